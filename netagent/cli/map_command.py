@@ -90,12 +90,13 @@ def graph_of(
         kind = flow.get("from_kind", "endpoint")  # earlier releases send none
         start = flow["network_id"], flow["from_service"] if kind == "endpoint" else flow["from"]
         end = flow["network_id"], flow["to_service"] or flow["to"]
-        if start == end or (kind == "endpoint" and start not in nodes):
+        is_gone = kind == "endpoint" and start not in nodes
+        if start == end or (is_gone and not flow.get("from_gone")):
             continue
-        if kind != "endpoint":
-            others[start] = kind
+        if kind != "endpoint" or is_gone:
+            others[start] = "gone" if is_gone else kind
         if end not in nodes:
-            others[end] = flow["to_kind"]
+            others[end] = "gone" if flow.get("to_gone") else flow["to_kind"]
         edge = edges.setdefault((start, end), Edge())
         edge.openings += flow["openings"]
         edge.refused += flow["refused"]
@@ -168,7 +169,13 @@ def _title(graph: Graph, node: Node) -> str:
     return node[1] if kind in {None, node[1]} else f"{node[1]} ({_KINDS[kind]})"
 
 
-_KINDS = {"endpoint": "gone", "host": "a host", "unknown": "no container has it", "outside": "outside"}
+_KINDS = {
+    "endpoint": "gone",
+    "gone": "gone",
+    "host": "a host",
+    "unknown": "no container has it",
+    "outside": "outside",
+}
 
 
 def _words(edge: Edge) -> str:

@@ -117,7 +117,13 @@ def _drained(item: Item) -> str:
 
 def _flow_source(item: Item) -> str:
     """Earlier releases send no kind: they count containers alone."""
-    return f"{item['from']} (host)" if item.get("from_kind") == "host" else str(item["from"])
+    if item.get("from_kind") == "host":
+        return f"{item['from']} (host)"
+    return f"{item['from']} (gone)" if item.get("from_gone") else str(item["from"])
+
+
+def _flow_target(item: Item) -> str:
+    return f"{item['to']} (gone)" if item.get("to_gone") else str(item["to"])
 
 
 def _flow_port(item: Item) -> str:
@@ -250,7 +256,7 @@ OWN_NAMES = (
 
 FLOWS = (
     Column("FROM", _flow_source),
-    Column("TO", lambda f: f["to"]),
+    Column("TO", _flow_target),
     Column("ADDRESS", lambda f: "" if f["to"] == f["address"] else f["address"]),
     Column("NETWORK", lambda f: f["network"]),
     Column("PORT", _flow_port),

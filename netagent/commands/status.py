@@ -24,7 +24,7 @@ from netagent.commands.notices.name_notices import failing_notices, name_notices
 from netagent.commands.notices.path_notices import PathEnds, checksum_notices, path_notices, udp_notices
 from netagent.commands.notices.service_notices import service_notices, translation_notices
 from netagent.commands.presenters import sight_of
-from netagent.control.present import Presenter, is_of_other_family
+from netagent.control.present import Presenter, ProbeView, is_of_other_family
 from netagent.control.present_additions import addition_notices
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
@@ -255,31 +255,43 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["paths"] = _counted((one["path"] for one in others), Quality)
     status["refused"] = _refused(cluster, counters, guard.dropped)
     status["audited"] = guard.audited
-    conflicts = conflict_notices(present, await in_slices(view.search_conflicts()))
-    status["warnings"] = list(_warnings(agent, cluster, datapath.dirty, conflicts))
-    status["warnings"] += asked.notices
-    status["warnings"] += _full_networks(cluster)
-    status["warnings"] += name_notices(await in_slices(shared_names(view)))
-    status["warnings"] += project_notices(await in_slices(split_projects(view)))
-    status["warnings"] += await in_slices(addition_notices(present, int(time.time())))
-    failing = await in_slices(failing_services(view))
-    status["warnings"] += failing_notices(present, failing)
-    status["warnings"] += translation_notices(
-        present, cluster.kernel.service_tables.trouble, cluster.kernel.service_tables.lack
-    )
-    status["warnings"] += await in_slices(service_notices(present, failing))
-    if (trouble := cluster.flows.trouble()) is not None:
-        status["warnings"].append(not_counted("this host", trouble))
-    status["warnings"] += await in_slices(label_notices(cluster))
-    status["warnings"] += await _foreign_rules(agent, cluster)
-    place = PathEnds(cluster.underlay.address, cluster.config.vxlan_port, cluster.config.gossip_port)
-    if _rival(cluster) is None:  # otherwise it is why packets do not arrive
-        status["warnings"] += path_notices(present, sights, place)
-    if not await _drops_membership(agent, cluster):  # otherwise it is why UDP does not arrive
-        status["warnings"] += udp_notices(present, sights, place)
-    status["warnings"] += checksum_notices(present, cluster.probing.prober.broken_checksums)
+    status["warnings"] = await _cluster_warnings(agent, cluster, present, sights, asked.notices)
     if patience.cancelled_caught and resolver["running"]:
         status["warnings"].append(_SLOW_RESOLVER)
+
+
+async def _cluster_warnings(
+    agent: Agent,
+    cluster: Cluster,
+    present: Presenter,
+    sights: Mapping[HostId, ProbeView],
+    from_others: Iterable[schema.Notice],
+) -> list[schema.Notice]:
+    view = cluster.live.view
+    conflicts = conflict_notices(present, await in_slices(view.search_conflicts()))
+    warnings = list(_warnings(agent, cluster, cluster.kernel.reconciler.status().dirty, conflicts))
+    warnings += from_others
+    warnings += _full_networks(cluster)
+    warnings += name_notices(await in_slices(shared_names(view)))
+    warnings += project_notices(await in_slices(split_projects(view)))
+    warnings += await in_slices(addition_notices(present, int(time.time())))
+    failing = await in_slices(failing_services(view))
+    warnings += failing_notices(present, failing)
+    warnings += translation_notices(
+        present, cluster.kernel.service_tables.trouble, cluster.kernel.service_tables.lack
+    )
+    warnings += await in_slices(service_notices(present, failing))
+    if (trouble := cluster.flows.trouble()) is not None:
+        warnings.append(not_counted("this host", trouble))
+    warnings += await in_slices(label_notices(cluster))
+    warnings += await _foreign_rules(agent, cluster)
+    place = PathEnds(cluster.underlay.address, cluster.config.vxlan_port, cluster.config.gossip_port)
+    if _rival(cluster) is None:  # otherwise it is why packets do not arrive
+        warnings += path_notices(present, sights, place)
+    if not await _drops_membership(agent, cluster):  # otherwise it is why UDP does not arrive
+        warnings += udp_notices(present, sights, place)
+    warnings += checksum_notices(present, cluster.probing.prober.broken_checksums)
+    return warnings
 
 
 def count_hidden(view: RegistryView) -> Slices[int]:

@@ -98,6 +98,8 @@ def _is_from(view: RegistryView, flow: Flow, name: str) -> bool:
 def _is_to(view: RegistryView, flow: Flow, target: FlowTarget, name: str) -> bool:
     if name in {_ANY, target.name, target.kind, flow.address}:
         return True
+    if target.departed is not None and name == target.departed.service:
+        return True
     endpoint = target.endpoint
     return endpoint is not None and (
         is_called(endpoint, name)

@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 from netagent.datapath.flows.counters import FlowReading
 from netagent.datapath.flows.layout import FlowKey, unpack_flow
+from netagent.flows.departed import DepartedTarget, DepartedTargets
 from netagent.flows.sources import FlowSource, FlowSources
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.subnet import addresses_of, offset_count, parse_subnet
@@ -35,6 +36,8 @@ class Flow:
     first_s: int
     """When the first opening was, in seconds since 1970 by the clock of the host that counts."""
     last_s: int
+    departed: DepartedTarget | None = None
+    """The container that had the address and is gone, if the host that counts knows it."""
 
     @property
     def flow_id(self) -> str:
@@ -45,7 +48,7 @@ class Flow:
 
 
 def named_flows(
-    reading: FlowReading, sources: FlowSources, view: RegistryView, epoch_s: float
+    reading: FlowReading, sources: FlowSources, departed: DepartedTargets, view: RegistryView, epoch_s: float
 ) -> Slices[list[Flow]]:
     """Return what was counted, with the names of those who opened. `epoch_s`: when the kernel's monotonic clock
     began, in seconds since 1970."""
@@ -55,16 +58,18 @@ def named_flows(
         key, count = unpack_flow(raw_key, raw_count)
         protocol = PROTOCOLS.get(key.protocol)
         if protocol is not None:
+            source, address = sources.owner(view, places.get(key.source)), _text(key)
             found.append(
                 Flow(
-                    sources.owner(view, places.get(key.source)),
+                    source,
                     protocol,
-                    _text(key),
+                    address,
                     key.port,
                     count.openings,
                     count.refused,
                     int(epoch_s + count.first_ns / 1e9),
                     int(epoch_s + count.last_ns / 1e9),
+                    departed.at(source.network_id, address),
                 )
             )
         yield
@@ -81,8 +86,10 @@ class FlowTarget:
 
     kind: TargetKind
     name: str
-    """Of the container, host or network's gateway; else the address."""
+    """Of the container, host or network's gateway, or of the container that is gone; else the address."""
     endpoint: EndpointView | None = None
+    departed: DepartedTarget | None = None
+    """Of an address that is `unknown` by now."""
 
 
 class FlowTargets:
@@ -97,7 +104,7 @@ class FlowTargets:
         view, network_id = self._view, flow.source.network_id
         network = None if network_id is None else view.networks.get(network_id)
         if network is None:
-            return FlowTarget("unknown", flow.address)
+            return _unknown(flow)
         endpoint = view.endpoint_by_address(flow.address, network.network_id)
         if endpoint is not None:
             return FlowTarget("endpoint", endpoint.record.name, endpoint)
@@ -105,8 +112,9 @@ class FlowTargets:
         if host_id is not None:
             host = view.hosts.get(host_id)
             return FlowTarget("host", host.unique_name if host is not None else host_id[:8])
-        is_inside = _is_in(network.record.subnets, flow.address)
-        return FlowTarget("unknown" if is_inside else "outside", flow.address)
+        if _is_in(network.record.subnets, flow.address):
+            return _unknown(flow)
+        return FlowTarget("outside", flow.address)
 
     def _hosts_in(self, network: NetworkView) -> Mapping[str, HostId]:
         if network.network_id not in self._hosts:
@@ -118,6 +126,11 @@ class FlowTargets:
                 for address in addresses_of(subnets, one.offset)
             }
         return self._hosts[network.network_id]
+
+
+def _unknown(flow: Flow) -> FlowTarget:
+    name = flow.address if flow.departed is None else flow.departed.name
+    return FlowTarget("unknown", name, departed=flow.departed)
 
 
 def _is_in(subnets: tuple[str, ...], address: str) -> bool:

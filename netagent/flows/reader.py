@@ -11,8 +11,9 @@ from typing import Final
 
 import trio
 
-from netagent.datapath.flows.counters import LOOK_S, CountingTrouble, FlowCounters
+from netagent.datapath.flows.counters import CountingTrouble, FlowCounters, FlowReading
 from netagent.datapath.flows.layout import Opener, Share
+from netagent.flows.departed import DepartedTargets
 from netagent.flows.filter import FlowFilter, select
 from netagent.flows.flow import Flow, named_flows
 from netagent.flows.sources import FlowSources
@@ -38,6 +39,8 @@ and the answer says so. A page has some 20 flows."""
 FRESH_S: Final = 5.0
 """How old a reading may be that further pages are made from."""
 
+NOTE_S: Final = 2.0
+"""How long a container may live without its name being known when it is gone."""
 _CLOCK_S: Final = 1.0
 
 Ask = Callable[[HostId, bytes], Awaitable[bytes | None]]
@@ -65,6 +68,9 @@ class FlowReader:
         self._counters = counters
         self._ask = ask
         self._sources = FlowSources()
+        self._departed = DepartedTargets()
+        self._noting = trio.Lock()
+        """Each view is compared with the one before it, in slices."""
         self._reading = trio.Lock()
         self._last = HostFlows()
         self._last_at = -math.inf
@@ -72,18 +78,20 @@ class FlowReader:
         self._epoch_s = 0.0
 
     async def run(self) -> None:
-        """Note whose ports there are, until cancelled."""
-        task = PeriodicTask(LOOK_S)
+        """Note whose ports there are and which containers go, until cancelled."""
+        task = PeriodicTask(NOTE_S)
         while True:
-            self._note()
+            await self._note()
+            if self._departed.is_full:
+                flows = await self._named(await self._counters.read())
+                self._departed.keep({(flow.source.network_id, flow.address) for flow in flows})
             await task.wait()
 
     async def read(self) -> HostFlows:
         """Return the flows of this host's containers of the last hour, sorted by id."""
         reading = await self._counters.read()
-        view = self._live.view
-        self._note()
-        flows = await in_slices(named_flows(reading, self._sources, view, self._epoch()))
+        await self._note()
+        flows = await self._named(reading)
         flows.sort(key=lambda flow: flow.flow_id)
         return HostFlows(flows, self._left_out(reading.shares), self.trouble())
 
@@ -166,9 +174,15 @@ class FlowReader:
             self._epoch_s = epoch_s
         return self._epoch_s
 
-    def _note(self) -> None:
+    async def _note(self) -> None:
         counters = self._counters
         self._sources.note(self._live.view, self._live.rows, counters.ports, counters.bridges)
+        async with self._noting:
+            await in_slices(self._departed.note(self._live.view))
+
+    async def _named(self, reading: FlowReading) -> list[Flow]:
+        view = self._live.view
+        return await in_slices(named_flows(reading, self._sources, self._departed, view, self._epoch()))
 
     def _place_of(self, index: int) -> str:
         """Return what a device is of, in words."""

@@ -7,6 +7,7 @@ this host opens to containers, and what is outside does through ports that this 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -43,6 +44,8 @@ class FlowSource:
     host_id: HostId
     """The one that counts."""
     kind: SourceKind = "endpoint"
+    is_gone: bool = False
+    """A container without a record by now."""
 
     @property
     def full_service(self) -> str:
@@ -95,7 +98,7 @@ class FlowSources:
         if endpoint is not None and endpoint.owner == view.local:
             return source_of(endpoint)
         if found is not None:
-            return found
+            return found if found.kind != "endpoint" else dataclasses.replace(found, is_gone=True)
         index, opener = split_place(place or 0)
         if opener is not Opener.CONTAINER:
             return _not_in(None, view, opener)

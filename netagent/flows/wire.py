@@ -4,9 +4,10 @@
                the flows behind the one with the id `after`; all when it is ""
     answer     ["flows", trouble, last, [source, ...], [row, ...], [left out, ...], cure of the trouble]
                source    [endpoint id, network id (16) or "", name, service, group,
-                          0 container, 1 the host itself, 2 outside]
+                          0 container, 1 the host itself, 2 outside, whether the container is gone]
                row       [number of its source, address, protocol, port or -1, openings, refused,
-                          when the first opening was and the last one, in seconds since 1970]
+                          when the first opening was and the last one, in seconds since 1970,
+                          name and service of the container that had the address and is gone, or "" twice]
                left out  [name, openings], only in the first page
 
 Rows are sorted by their ids; `last` is true for the last page. `from` and `to` are as in `netagent flows`, so that a
@@ -23,6 +24,7 @@ import msgpack
 
 from netagent.datapath.flows.counters import CountingTrouble
 from netagent.errors import InputError
+from netagent.flows.departed import DepartedTarget
 from netagent.flows.flow import PROTOCOLS, Flow
 from netagent.flows.sources import FlowSource, SourceKind
 from netagent.model.ids import EndpointId, HostId, NetworkId
@@ -144,10 +146,17 @@ def parse_page_untrusted(payload: bytes, peer: HostId) -> FlowPage:
 def _packed_source(source: FlowSource) -> list[object]:
     network = b"" if source.network_id is None else bytes.fromhex(source.network_id)
     words = (source.name[:MAX_NAME], source.service[:MAX_NAME], source.group[:MAX_NAME])
-    return [bytes.fromhex(source.endpoint_id), network, *words, _SOURCE_KINDS.index(source.kind)]
+    return [
+        bytes.fromhex(source.endpoint_id),
+        network,
+        *words,
+        _SOURCE_KINDS.index(source.kind),
+        source.is_gone,
+    ]
 
 
 def _packed_row(flow: Flow, source: int) -> list[object]:
+    departed = flow.departed or DepartedTarget("", "")
     return [
         source,
         pack_address(flow.address),
@@ -157,6 +166,8 @@ def _packed_row(flow: Flow, source: int) -> list[object]:
         min(flow.refused, _MAX_COUNT),
         min(max(flow.first_s, 0), _MAX_TIME_S),
         min(max(flow.last_s, 0), _MAX_TIME_S),
+        departed.name[:MAX_NAME],
+        departed.service[:MAX_NAME],
     ]
 
 
@@ -168,8 +179,9 @@ def _read_source(fields: RecordFields, peer: HostId) -> FlowSource:
     # Earlier releases count containers alone; a kind of a later one is shown by its name.
     number = fields.integer("kind", 0, 255) if fields.has_more() else 0
     kind = _SOURCE_KINDS[number] if number < len(_SOURCE_KINDS) else "endpoint"
+    is_gone = fields.boolean("gone") if fields.has_more() else False
     network = NetworkId(network_id) if network_id else None
-    return FlowSource(EndpointId(endpoint_id), network, name, service, group, peer, kind)
+    return FlowSource(EndpointId(endpoint_id), network, name, service, group, peer, kind, is_gone)
 
 
 def _read_row(fields: RecordFields, sources: Sequence[FlowSource]) -> Flow:
@@ -181,6 +193,10 @@ def _read_row(fields: RecordFields, sources: Sequence[FlowSource]) -> Flow:
     first, last = (fields.integer(what, 0, _MAX_TIME_S) for what in ("first", "last"))
     if protocol is None:
         raise RecordError("protocol: not one that is counted")
+    departed = None
+    if fields.has_more():  # earlier releases know no names of containers that are gone
+        gone, service = (fields.text(what, max_chars=MAX_NAME) for what in ("name", "service"))
+        departed = DepartedTarget(gone, service) if gone else None
     return Flow(
         sources[source],
         protocol,
@@ -190,6 +206,7 @@ def _read_row(fields: RecordFields, sources: Sequence[FlowSource]) -> Flow:
         refused,
         first,
         last,
+        departed,
     )
 
 

@@ -1090,6 +1090,7 @@ Flow = TypedDict(
         "from": str,
         "from_id": str,
         "from_kind": Literal["endpoint", "host", "outside"],
+        "from_gone": bool,
         "from_service": str,
         "from_host": str,
         "network": str,
@@ -1099,6 +1100,7 @@ Flow = TypedDict(
         "to_service": str,
         "to_host": str,
         "to_kind": Literal["endpoint", "host", "unknown", "outside"],
+        "to_gone": bool,
         "address": str,
         "protocol": str,
         "port": int | None,
@@ -1114,6 +1116,8 @@ itself, or all clients `outside` of ports that the host publishes; the two latte
 `from_service`. `from_host` is the one that counts. `from_service`, `to_service`: the service, with its group if it
 has one, as in `web.shop`. `to` is the address if no container has it: `to_kind` says whether it is a `host` of the
 cluster, `unknown` in the network, or `outside` all of it, and then `to_id`, `to_service` and `to_host` are `""`.
+`from_gone`, `to_gone`: the container is gone; `to` and `to_service` are then what it was called, and `to_kind` is
+`unknown`.
 `port` is null for echo requests. `openings` counts the refused ones as well. `linked`: whether a link leads from the
 one to the other now; null where links do not matter, or an end is gone."""
 

@@ -33,7 +33,7 @@ from netagent.model.ids import HostId
 from netagent.page.address_table import address_rows
 from netagent.page.cluster_tables import ClusterTables, RowId, ServiceRow
 from netagent.page.examination import Examination, Examined
-from netagent.page.flow_table import is_flow_wanted, is_source_gone
+from netagent.page.flow_table import is_flow_wanted
 from netagent.page.leads import leads_of
 from netagent.page.map import draw, flows_between
 from netagent.page.path_matrix import matrix, rows_of_matrix
@@ -349,9 +349,7 @@ class PageContents:
     async def _flows(self, query: TableQuery, asked: Mapping[str, str]) -> Shown:
         request = FlowsCommand(network=query.network, refused=asked.get("refused") == "yes")
         listing = await self._ask(request)
-        present = await self._source.presenter()
-        items = [{**one, "from_gone": is_source_gone(present, one)} for one in listing["items"]]
-        wanted = [one for one in items if is_flow_wanted(one, query.words)]
+        wanted = [one for one in listing["items"] if is_flow_wanted(one, query.words)]
         wanted.sort(key=lambda one: (-one["refused"], -one["openings"], one["id"]))
         head = {"matching": len(wanted), "warnings": listing.get("warnings", [])}
         return Shown(head, {one["id"]: one for one in wanted[:MAX_FLOWS]})

@@ -87,15 +87,18 @@ def _rows(present: Presenter, found: Iterable[FoundFlow]) -> Slices[list[schema.
 
 
 def _row(present: Presenter, found: FoundFlow) -> schema.Flow:
-    flow, endpoint = found.flow, found.target.endpoint
+    flow, endpoint, departed = found.flow, found.target.endpoint, found.target.departed
     source = flow.source
-    key = None if endpoint is None else endpoint.record.service_key
-    service = "" if key is None else f"{key.name}.{key.group}" if key.group else key.name
+    service = "" if departed is None else departed.service
+    if endpoint is not None:
+        key = endpoint.record.service_key
+        service = f"{key.name}.{key.group}" if key.group else key.name
     return {
         "id": flow.flow_id,
         "from": present.host_name(source.host_id) if source.kind == "host" else source.name,
         "from_id": source.endpoint_id,
         "from_kind": source.kind,
+        "from_gone": source.is_gone,
         "from_service": source.full_service,
         "from_host": present.host_name(source.host_id),
         "network": "" if source.network_id is None else present.network_name(source.network_id),
@@ -105,6 +108,7 @@ def _row(present: Presenter, found: FoundFlow) -> schema.Flow:
         "to_service": service,
         "to_host": "" if endpoint is None else present.host_name(endpoint.owner),
         "to_kind": found.target.kind,
+        "to_gone": departed is not None,
         "address": flow.address,
         "protocol": flow.protocol,
         "port": flow.port,

@@ -159,15 +159,14 @@ export function networks(place) {
 const KINDS = { host: "a host", unknown: "of no container that is known", outside: "outside all networks" };
 
 export function flows(place) {
-  const end = (id, name, host) => [id ? link(`endpoints/${id}`, name, { class: "quiet" }) : h("span", {}, name), host ? h("span", { class: "faint" }, `  on ${host}`) : ""];
-  const source = (row) => (row.from_gone ? [`${row.from} (gone)`, h("span", { class: "faint" }, `  on ${row.from_host}`)] : end(row.from_id, row.from_kind === "host" ? "the host" : row.from, row.from_host));
+  const end = (id, name, host, isGone) => [id && !isGone ? link(`endpoints/${id}`, name, { class: "quiet" }) : h("span", {}, isGone ? `${name} (gone)` : name), host ? h("span", { class: "faint" }, `  on ${host}`) : ""];
   return shortTable(
     {
       part: "flows", title: "Flows of the last hour", noun: "flow",
-      text: (row) => `${row.from} ${row.from_gone ? "gone" : ""} ${row.from_service} ${row.from_host} ${row.to} ${row.to_service} ${row.to_host} ${row.network} ${row.address} ${row.protocol} ${row.port ?? ""}`,
+      text: (row) => `${row.from} ${row.from_gone || row.to_gone ? "gone" : ""} ${row.from_service} ${row.from_host} ${row.to} ${row.to_service} ${row.to_host} ${row.network} ${row.address} ${row.protocol} ${row.port ?? ""}`,
       columns: [
-        { label: "From", head: true, cell: source },
-        { label: "To", cell: (row) => (row.to_kind === "endpoint" ? end(row.to_id, row.to, row.to_host) : [row.to, h("span", { class: "faint" }, `  ${KINDS[row.to_kind] || row.to_kind}`)]) },
+        { label: "From", head: true, cell: (row) => end(row.from_id, row.from_kind === "host" ? "the host" : row.from, row.from_host, row.from_gone) },
+        { label: "To", cell: (row) => (row.to_kind === "endpoint" || row.to_gone ? end(row.to_id, row.to, row.to_host, row.to_gone) : [row.to, h("span", { class: "faint" }, `  ${KINDS[row.to_kind] || row.to_kind}`)]) },
         { label: "Address", wide: "wide", cell: (row) => mono(row.to === row.address ? [] : [row.address]) },
         { label: "Port", cell: (row) => (row.port === null ? row.protocol : `${row.port}/${row.protocol}`) },
         { label: "Network", wide: "wide", cell: (row) => row.network },

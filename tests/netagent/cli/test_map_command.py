@@ -80,6 +80,8 @@ def drawn() -> Graph:
             {**flow("pg", "db"), "linked": True},
             {**flow("", "web", 7), "from_kind": "outside", "from": "outside"},
             {**flow("", "db", 2), "from_kind": "host", "from": "h1"},
+            {**flow("job", "db", 4), "from_gone": True},
+            {**flow("db", "cache", 5), "to_kind": "unknown", "to": "cache1", "to_gone": True},
         ],
     )
 
@@ -93,6 +95,7 @@ def test_text_says_where_services_run_and_whom_they_open_connections_to() -> Non
         "NETWORK app",
         "  db  1/2  on h1",
         "    -> 198.51.100.7 (outside)  tcp/443: 1 opening",
+        "    -> cache (gone)  tcp/80: 5 openings",
         "  db.shop  1/2  on h1",
         "  pg  external  on h1",
         "    -> db  tcp/80: 1 opening, linked",
@@ -101,6 +104,8 @@ def test_text_says_where_services_run_and_whom_they_open_connections_to() -> Non
         "    -> pg  linked",
         "  h1 (a host)",
         "    -> db  tcp/80: 2 openings",
+        "  job (gone)",
+        "    -> db  tcp/80: 4 openings",
         "  outside",
         "    -> web  tcp/80: 7 openings",
     ]
@@ -128,7 +133,9 @@ def test_programs_get_the_same() -> None:
     }  # fmt: skip
     assert said["others"] == [
         {"id": "198.51.100.7", "network_id": NET, "kind": "outside"},
+        {"id": "cache", "network_id": NET, "kind": "gone"},
         {"id": "h1", "network_id": NET, "kind": "host"},
+        {"id": "job", "network_id": NET, "kind": "gone"},
         {"id": "outside", "network_id": NET, "kind": "outside"},
     ]
 

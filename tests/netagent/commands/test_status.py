@@ -451,8 +451,8 @@ async def test_a_lookup_from_outside_a_network_says_so_before_it_blames_name_ser
     for name in ("nobody.app", "example.com", "db"):
         assert "is not in network" not in (await look_up(cluster, name, "A", "web1"))["reason"]
     attached = Writer(H1)
-    for record in (host("h1"), AttachmentRecord(N2)):
-        cluster.live.update_view(lambda view, record=record: view.with_entries(attached.put(record)))
+    for one in (host("h1"), AttachmentRecord(N2)):
+        cluster.live.update_view(lambda view, one=one: view.with_entries(attached.put(one)))
     found = await look_up(cluster, "google.front", "A", "web1")
     assert "is not in network" not in found["reason"], "a network may be called like a top-level domain"
 

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from netagent.datapath.flows.counters import CountingTrouble, FlowReading
 from netagent.datapath.flows.layout import KEY, MAPPED, VALUE, Opener, Share, network_order
+from netagent.flows import departed as departed_targets
+from netagent.flows.departed import DepartedTarget, DepartedTargets
 from netagent.flows.filter import FlowFilter, select
 from netagent.flows.flow import PROTOCOLS, Flow, FlowTargets, named_flows
 from netagent.flows.sources import FlowSource, FlowSources, source_of
@@ -28,7 +30,7 @@ from netagent.flows.wire import (
     parse_question_untrusted,
 )
 from netagent.model.ids import EndpointId, NetworkId, bridge_name, veth_name
-from netagent.model.records import EndpointRecord, Group, HostAddressRecord, Policy
+from netagent.model.records import AttachmentRecord, EndpointRecord, Group, HostAddressRecord, Policy
 from netagent.registry.view import RegistryView
 from netgossip.records.wire import PAYLOAD_LIMIT_BYTES
 from netgossip.slices import at_once
@@ -41,6 +43,7 @@ def view_of(*records: EndpointRecord, policy: Policy = Policy.OPEN) -> RegistryV
     for writer, name in ((one, "h1"), (other, "h2")):
         view = view.with_entries(writer.put(host(name)))
     view = view.with_entries(one.put(network(N1, "app", policy=policy, host_access=policy is Policy.OPEN)))
+    view = view.with_entries(one.put(AttachmentRecord(N1)))
     view = view.with_entries(other.put(HostAddressRecord(N1, 9, "02:00:00:00:00:99")))
     for writer, record in zip((one, *(other for _ in records[1:])), records, strict=True):
         view = view.with_entries(writer.put(record))
@@ -72,7 +75,7 @@ def test_what_the_kernel_counted_has_the_names_of_its_ends() -> None:
         {7: Share(1, 2, 0)},
         9_000_000_000,
     )
-    first, second = at_once(named_flows(reading, sources, view, 1_000_000.0))
+    first, second = at_once(named_flows(reading, sources, DepartedTargets(), view, 1_000_000.0))
     assert first == Flow(WEB_SOURCE, "tcp", "10.1.0.3", 5432, 5, 1, 1_000_001, 1_000_007)
     assert (second.protocol, second.address, second.port) == ("ipv6-icmp", "fd00:1::3", None)
 
@@ -83,7 +86,47 @@ def test_a_container_that_is_gone_is_still_named() -> None:
     later = view.with_entries(Writer(H2).put(host("h2")))
     sources.note(later, [], {}, {})
     assert sources.owner(later, 7) == WEB_SOURCE
-    assert sources.owner(later, 8).name == "port 8"
+    gone = RegistryView(H1)
+    assert sources.owner(gone, 7) == dataclasses.replace(WEB_SOURCE, is_gone=True)
+    assert sources.owner(gone, 8).name == "port 8"
+
+
+def test_a_container_that_is_gone_is_still_named_where_flows_lead_to_it() -> None:
+    view, departed = view_of(WEB, DB), DepartedTargets()
+    at_once(departed.note(view))
+    assert departed.at(N1, "10.1.0.3") is None
+    later = Writer(H2)
+    later.sequence = 100
+    gone = view.with_entries(later.delete(DB))
+    at_once(departed.note(gone))
+    for address in ("10.1.0.3", "fd00:1::3"):
+        one = dataclasses.replace(flow(address), departed=departed.at(N1, address))
+        target = FlowTargets(gone).of(one)
+        assert (target.kind, target.name, target.departed) == ("unknown", "db1", DepartedTarget("db1", "db"))
+        for name in ("db1", "db"):
+            assert at_once(select(gone, [one], FlowFilter(target=name)))
+        assert FlowTargets(view).of(one).departed is None, "it has a container"
+
+
+def test_a_container_of_a_network_that_this_host_leaves_is_not_gone() -> None:
+    departed = DepartedTargets()
+    at_once(departed.note(view_of(WEB, DB)))
+    at_once(departed.note(RegistryView(H1)))
+    assert departed.at(N1, "10.1.0.3") is None
+
+
+def test_only_so_many_that_are_gone_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(departed_targets, "MOST_ADDRESSES", 4)
+    many = [endpoint(number, offset=number, name=f"job{number}") for number in range(3, 8)]
+    departed = DepartedTargets()
+    at_once(departed.note(view_of(WEB, *many)))
+    at_once(departed.note(view_of(WEB)))
+    assert departed.is_full
+    addresses = ["10.1.0.3", "10.1.0.5", "10.1.0.7"]
+    departed.keep({(N1, address) for address in addresses})
+    assert not departed.is_full
+    assert sum(departed.at(N1, one) is not None for one in addresses) == 2
+    assert departed.at(N1, "10.1.0.6") is None
 
 
 HOST_SOURCE = FlowSource(EndpointId(""), N1, "h1", "", "", H1, "host")
@@ -219,6 +262,7 @@ SOURCES = st.builds(
     NAMES | st.just(""),
     st.just(H2),
     st.sampled_from(["endpoint", "host", "outside"]),
+    st.booleans(),
 )
 FLOWS = st.builds(
     Flow,
@@ -230,6 +274,7 @@ FLOWS = st.builds(
     st.integers(0, 1 << 62),
     st.integers(0, 1 << 33),
     st.integers(0, 1 << 33),
+    st.none() | st.builds(DepartedTarget, NAMES, NAMES),
 )
 
 
@@ -284,6 +329,7 @@ def test_any_bytes_are_a_page_or_refused(payload: bytes) -> None:
 def test_an_earlier_release_says_no_cure_and_no_kind() -> None:
     *earlier, _cure = msgpack.unpackb(GOOD)
     earlier[3] = [source[:5] for source in earlier[3]]
+    earlier[4] = [row[:8] for row in earlier[4]]
     page = parse_page_untrusted(msgpack.packb(earlier), H2)
     assert page.trouble == CountingTrouble("no room", "")
     assert page.flows[0].source == dataclasses.replace(WEB_SOURCE, host_id=H2)
