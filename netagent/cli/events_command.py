@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterable
 from typing import Any
 
 from netagent.cli.client_commands import DONE, CommandContext, runs, warn
-from netagent.cli.render import GAP, Item, clean
+from netagent.cli.render import GAP, Item, clean, moment
 from netagent.interface.questions import EventsCommand
 
 _KIND_WIDTH = len("conflict")
@@ -50,11 +49,10 @@ def _plain(item: Item, form: str, *, with_host: bool) -> str:
 
 def line_of(item: Item, *, is_wide: bool = False, with_host: bool = False) -> str:
     """Return an event in one line: when, what kind, what, and by whom."""
-    at = dt.datetime.fromisoformat(item["happened_at"]).astimezone()
     mark = _MARKS.get(item["level"], "")
     author = item["author"]
     parts = [
-        f"{at:%Y-%m-%d %H:%M:%S}",
+        moment(item["happened_at"]),
         item["host"] if with_host else "",
         str(item["kind"]).ljust(_KIND_WIDTH),
         f"{mark} {item['text']}".strip(),

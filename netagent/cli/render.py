@@ -284,6 +284,13 @@ def some(texts: Sequence[str], most: int = 3) -> str:
     return ", ".join(texts) if more <= 0 else f"{', '.join(texts[:most])} +{more}"
 
 
+def moment(text: str) -> str:
+    """Format a moment of JSON, `2026-12-01T22:13:00Z`, in the time of the reader's own zone; "" stays so."""
+    import datetime as dt  # only here: most commands do without
+
+    return f"{dt.datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M:%S}" if text else ""
+
+
 def span(seconds: float) -> str:
     """Format a length of time in one or two units: `0.4 ms`, `400 ms`, `12 s`, `3 min`, `5 h 10 min`, `2 d 3 h`."""
     if seconds < 1:

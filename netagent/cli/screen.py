@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from netagent.cli import tables
-from netagent.cli.render import GAP, Item, Printer, clean, counted, some, span
+from netagent.cli.render import GAP, Item, Printer, clean, counted, moment, some, span
 from netagent.cli.tables import ID_DIGITS
 from netagent.interface.cluster import InitCommand, InviteCommand
 from netagent.interface.command import Command
@@ -343,7 +343,7 @@ def _drained(_printer: Printer, _request: object, answer: schema.Drained) -> Ite
     if drain is None:
         yield clean(f"names lead to {thing} again")
         return
-    yield clean(f"names lead away from {thing}; drained by {drain['by']}, since {drain['since']}")
+    yield clean(f"names lead away from {thing}; drained by {drain['by']}, since {moment(drain['since'])}")
     if answer["idle"] is not None:
         yield "no connection is open" if answer["idle"] else "connections are still open"
 
@@ -363,7 +363,7 @@ def external(printer: Printer, answer: Item) -> Iterator[str]:
         what = {"name": f"name {part['dns_name']}", "host-port": "a program of that host"}.get(
             part["kind"], ""
         )
-        added = f"added on {part['owner']} by {part['added_by']}, {part['added_at']}"
+        added = f"added on {part['owner']} by {part['added_by']}, {moment(part['added_at'])}"
         yield clean(_sentence([f"external service {part['id'][:ID_DIGITS]}", what, added]))
         checks = ", ".join(part["checks"])
         yield from (

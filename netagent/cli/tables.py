@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from netagent.cli.render import Column, Item, some, span
+from netagent.cli.render import Column, Item, moment, some, span
 
 ID_DIGITS = 12
 """Of 32 digits: unique among millions, and the length that users of other container tools know."""
@@ -112,7 +112,7 @@ def _not_up(service: Item) -> str:
 
 def _drained(item: Item) -> str:
     drain = item.get("drain")  # agents of the previous release do not send it
-    return f"by {drain['by']}, since {drain['since']}" if drain else ""
+    return f"by {drain['by']}, since {moment(drain['since'])}" if drain else ""
 
 
 def _flow_source(item: Item) -> str:
@@ -190,7 +190,7 @@ ENDPOINTS = (
     Column("PUBLISHED", lambda e: ", ".join(e.get("published", [])), wide=True),
     Column("WEIGHT", lambda e: str(e.get("weight", "")), wide=True),
     Column("HEALTH", lambda e: e["health"], wide=True),
-    Column("SINCE", lambda e: e.get("health_since") or "", wide=True),
+    Column("SINCE", lambda e: moment(e.get("health_since") or ""), wide=True),
     Column("CHECKS", lambda e: ", ".join(e.get("checks", [])), wide=True),
     Column("LABELS", lambda e: ", ".join(f"{k}={v}" for k, v in e["labels"].items()), wide=True),
     Column("VERSION", lambda e: e["version"], wide=True),
@@ -238,7 +238,7 @@ EXTERNAL = (
     Column("ADDRESS", lambda a: a["address"]),
     Column("PORT", lambda a: "" if a["port"] is None else str(a["port"])),
     Column("STATE", _state),
-    Column("SINCE", lambda a: a["since"]),
+    Column("SINCE", lambda a: moment(a["since"])),
     Column("REASON", lambda a: a["reason"]),
 )
 
@@ -249,7 +249,7 @@ OWN_NAMES = (
     Column("REASON", lambda n: n["reason"]),
     Column("ADDED ON", lambda n: n["owner"]),
     Column("BY", lambda n: n["added_by"]),
-    Column("SINCE", lambda n: n["added_at"], wide=True),
+    Column("SINCE", lambda n: moment(n["added_at"]), wide=True),
     Column("FULL NAME", lambda n: n["fqdn"], wide=True),
     Column("ID", lambda n: n["id"][:ID_DIGITS], wide=True),
 )
@@ -263,12 +263,12 @@ FLOWS = (
     Column("OPENED", lambda f: _number(f["openings"])),
     Column("REFUSED", lambda f: _number(f["refused"] or None)),
     Column("LINK", lambda f: {True: "yes", False: "no", None: ""}[f.get("linked")]),
-    Column("LAST", lambda f: f["last_at"]),
+    Column("LAST", lambda f: moment(f["last_at"])),
     Column("FROM HOST", lambda f: f["from_host"], wide=True),
     Column("TO HOST", lambda f: f["to_host"], wide=True),
     Column("FROM SERVICE", lambda f: f["from_service"], wide=True),
     Column("TO SERVICE", lambda f: f["to_service"], wide=True),
-    Column("SINCE", lambda f: f["first_at"], wide=True),
+    Column("SINCE", lambda f: moment(f["first_at"]), wide=True),
 )
 
 MEMBERS = (
@@ -359,11 +359,11 @@ TOKENS = (
     Column("NAME", lambda t: str(t["name"])),
     Column("ROLE", lambda t: str(t["role"])),
     Column("NETWORKS", lambda t: ", ".join(map(_token_network, t["networks"])) if t["is_limited"] else "all"),
-    Column("EXPIRES", lambda t: str(t["expires_at"]) or "never"),
-    Column("USED", lambda t: str(t["used_at"]) or "-"),
+    Column("EXPIRES", lambda t: moment(t["expires_at"]) or "never"),
+    Column("USED", lambda t: moment(t["used_at"]) or "-"),
     Column("BY", lambda t: str(t["created_by"])),
     Column("ID", lambda t: str(t["id"])),
-    Column("CREATED", lambda t: str(t["created_at"]), wide=True),
+    Column("CREATED", lambda t: moment(t["created_at"]), wide=True),
 )
 
 

@@ -35,6 +35,7 @@ from netagent.doctor.facts.agent_ports import (
     MAX_HOSTS,
     say_ports_closed,
     say_why_dead,
+    start_agent,
     try_hosts,
 )
 from netagent.doctor.facts.name_servers import ask_servers, server_notices
@@ -356,7 +357,7 @@ async def _try_dead_agents(cluster: Cluster, asked: _RemoteFacts) -> None:
             message, cure = say_why_dead(name, found[name], ports, ends=(here, host.address), kernel=kernel)
         else:
             message = f"the agent of {name} does not answer; {kernel}"
-            cure = "start the agent there" if host.answers else "check that host"
+            cure = start_agent(name) if host.answers else "check that host"
         asked.notices.append({"code": "agent-dead", "message": message, "cure": cure})
 
 

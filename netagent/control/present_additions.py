@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from netagent.control.present import Presenter
+from netagent.control.present import MAX_NOT_UP, Presenter
 from netagent.external.turns import asking_host, stand_in
 from netagent.external.view import (
     ExternalAddress,
@@ -21,6 +21,7 @@ from netagent.interface import schema
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import DnsName, FixedAddresses, NameAlias, NameData, Port
 from netagent.registry.external_fields import address_key
+from netagent.registry.views import EndpointView
 from netgossip.slices import Slices
 
 MONTH_S: Final = 30 * 86_400
@@ -68,10 +69,24 @@ def service_part(
             for port in sorted(ports, key=lambda p: (p.name, p.number, p.protocol))
         ],
         "aliases": [],
+        "not_up": _not_up(present, services, holder),
         "source": "own" if all(one.owner == present.view.local for one in services) else "replicated",
         "told_by": [],
         "external": parts,
     }
+
+
+def _not_up(
+    present: Presenter, services: Sequence[ExternalService], holder: EndpointView | None
+) -> list[str]:
+    """Return why names lead to fewer addresses than were added."""
+    if holder is not None:
+        return [f"container {holder.record.name} on {present.host_name(holder.owner)} has the name"]
+    found: list[str] = []
+    for one in services:
+        is_late = one.found is not None and one.found.expired_s is not None
+        found += [f"not renewed within {one.record.ttl_s} s"] if is_late else one.shortcomings
+    return found[:MAX_NOT_UP]
 
 
 def external_part(

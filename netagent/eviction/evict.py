@@ -162,7 +162,7 @@ class Eviction:
                 "addresses",
                 code="host-lives",
                 thing=name,
-                hint="start the agent there; or power the host off first; or add --force",
+                hint=f"on {name}: `sudo systemctl start netagent`; or power the host off first; or add --force",
             )
 
     def _refuse_if_not_alone(self, hosts: Sequence[HostView], *, force: bool) -> None:

@@ -388,7 +388,7 @@ SOMETIMES = (
         (("h1", "members"), ("h1", "status")),
         thing="the agent of h2 does not run",
         cause="192.0.2.2 refuses connections to its ports; its kernel answers",
-        cure="start the agent there",
+        cure="on h2: `sudo systemctl start netagent`",
         may_say=AGENTS,
     ),
     Fault(

@@ -60,6 +60,11 @@ async def _connect(address: str, port: int) -> PortState:
     return PortState.OPEN
 
 
+def start_agent(name: str) -> str:
+    """Return what to type where a host's agent does not run."""
+    return f"on {name}: `sudo systemctl start netagent`"
+
+
 def say_why_dead(
     name: str, states: tuple[PortState, ...], ports: tuple[int, ...], *, ends: tuple[str, str], kernel: str
 ) -> tuple[str, str]:
@@ -77,7 +82,7 @@ def say_why_dead(
     if PortState.CLOSED in states:
         return (
             f"the agent of {name} does not run: {there} refuses connections to its ports; {kernel}",
-            "start the agent there",
+            start_agent(name),
         )
     return (
         f"the agent of {name} does not answer at TCP ports {membership} and {records} of {there}; {kernel}",

@@ -593,7 +593,7 @@ async def test_why_an_agent_is_dead_is_said_as_far_as_it_is_known(tried: dict[An
     tried["h2"] = (PortState.CLOSED, PortState.CLOSED)
     notice = await dead()
     assert "does not run" in notice["message"]
-    assert notice["cure"] == "start the agent there"
+    assert notice["cure"] == "on h2: `sudo systemctl start netagent`"
     tried["h2"] = (PortState.SILENT, PortState.SILENT)
     assert "does not answer at TCP ports 7956 and 7957" in (await dead())["message"]
 
