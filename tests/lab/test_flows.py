@@ -10,6 +10,7 @@ from lab.harness import Cluster
 pytestmark = [pytest.mark.lab, pytest.mark.services]
 
 FOLLOWED_S = 30.0
+H1 = "192.0.2.1"
 SERVE = """
 import socket
 with socket.create_server(("0.0.0.0", 7000)) as listener:
@@ -112,3 +113,39 @@ def test_the_links_that_are_suggested_cover_what_was_seen(lasting: Cluster) -> N
 
     app.wait(is_covered, FOLLOWED_S, "the link covers nothing")
     app.wait(lambda: connect(app, "site", address, 1) == [], FOLLOWED_S, "the link opens no way")
+
+
+def test_what_hosts_open_and_what_comes_in_is_shown_also_when_the_container_is_gone(lasting: Cluster) -> None:
+    app = lasting
+    app.netagent("h1", "network", "create", "front")
+    serve = ("python3", "-c", SERVE)
+    app.attach("h1", "front1", "--network", "front", "-p", "7000:7000", command=serve)
+    app.await_listening("front1", 7000)
+
+    def from_host(host: str, times: int) -> None:
+        done = app.lab.host(host).run(["python3", "-c", OPEN, H1, str(times)])
+        assert (done.status, done.stdout) == (0, ""), done.stderr
+
+    def is_counted() -> bool:
+        from_host("h1", 1)
+        from_host("h2", 1)
+        found = counts(app, "h3", "--network", "front")
+        return {("h1", "front1", 7000), ("outside", "front1", 7000)} <= found.keys()
+
+    app.wait(is_counted, FOLLOWED_S, "what comes by the bridge is not counted")
+    before = counts(app, "h3", "--network", "front")
+    from_host("h2", 3)
+    from_host("h1", 1)
+    after = counts(app, "h3", "--network", "front")
+    assert {key: after[key][0] - before[key][0] for key in before} == {
+        ("h1", "front1", 7000): 1,
+        ("outside", "front1", 7000): 3,
+    }
+    assert app.netagent("h3", "policy", "suggest", "front")["links"] == []
+    app.remove("front1")
+
+    def is_gone() -> bool:
+        rows = app.netagent("h3", "flows", "--to", "front1")
+        return [(row["from_kind"], row["to_gone"]) for row in rows] == [("host", True), ("outside", True)]
+
+    app.wait(is_gone, FOLLOWED_S, "the container that is gone has no name")
