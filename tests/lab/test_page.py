@@ -205,6 +205,19 @@ def test_who_talked_to_whom_is_a_table_and_a_map(shop: Cluster, window: Browser)
         assert window.violations() == []
         shop.remove("brief")
         window.wait(lambda: any(row.startswith("brief (gone) on h1 ") for row in window.rows()), "not gone")
+        # The container listens on no port: it refuses what comes in, and that is an opening all the same.
+        shop.netagent("h2", "publish", "c2", "7171:7171")
+        connect = ["bash", "-c", "echo > /dev/tcp/192.0.2.2/7171"]
+        open_part("flows?q=c2")
+
+        def has_come_in() -> bool:
+            for host in ("h1", "h2"):
+                shop.lab.host(host).run(connect)
+            begin = [row.partition(" c2 on h2 ")[0] for row in window.rows()]
+            return {"outside on h2", "the host on h2"} <= {*begin}
+
+        window.wait(has_come_in, "what comes in by the published port is not shown")
+        shop.netagent("h2", "unpublish", "c2", "7171:7171")
         open_part("map?by=services")
         window.click("As a table")
         window.wait(

@@ -36,13 +36,14 @@ def flow_notices(present: Presenter, by_host: Mapping[HostId, HostFlows]) -> lis
                     "cure": f"type this command on {name}, or name a service by --from or --to",
                 }
             )
-        for container, openings in sorted(one.left_out.items()):
+        for source, openings in sorted(one.left_out.items()):
+            who = f"{name} itself" if source == name else f"{source} on {name}"
             found.append(
                 {
                     "code": "flows-left-out",
-                    "message": f"{container} on {name} opened more flows than are counted one by one: "
+                    "message": f"{who} opened more flows than are counted one by one: "
                     f"{openings:,} of its openings are in no row",
-                    "cure": f"netagent flows --from {container}",
+                    "cure": f"netagent flows --from {source}",
                 }
             )
     return found
