@@ -194,7 +194,9 @@ class Cluster:
             wait_caught_up=self.gossip.wait_caught_up,
             are_service_addresses_on=lambda: self.config.service_addresses == "on",
         )
-        self.flows = FlowReader(self.live, self.kernel.flow_counters, self.gossip.rpc.ask)
+        self.flows = FlowReader(
+            self.live, self.kernel.flow_counters, self.gossip.rpc.ask, state.run_dir / "flow_names.json"
+        )
         self._background.append(self.flows.run)
         self._handlers = RpcHandlers(
             live=self.live,

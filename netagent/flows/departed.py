@@ -7,7 +7,7 @@ flow leads.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -48,6 +48,15 @@ class DepartedTargets:
     def is_full(self) -> bool:
         """True if `keep` has to make room."""
         return len(self._found) > MOST_ADDRESSES
+
+    @property
+    def known(self) -> Mapping[Target, DepartedTarget]:
+        """All, in the order of their going."""
+        return self._found
+
+    def restore(self, known: Mapping[Target, DepartedTarget]) -> None:
+        """Add what an earlier agent knew."""
+        self._found = {**known, **self._found}
 
     def note(self, view: RegistryView) -> Slices[None]:
         """Note which containers have gone since the view of the last call."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -16,6 +18,7 @@ from netagent.datapath.flows.layout import Opener, Share
 from netagent.flows.departed import DepartedTargets
 from netagent.flows.filter import FlowFilter, select
 from netagent.flows.flow import Flow, named_flows
+from netagent.flows.saved_names import dump_names, restore_names
 from netagent.flows.sources import FlowSources
 from netagent.flows.wire import (
     FlowPage,
@@ -30,6 +33,8 @@ from netagent.periodic_task import PeriodicTask
 from netagent.registry.state_store import StateStore
 from netgossip.slice_runner import in_slices
 
+_log = logging.getLogger(__name__)
+
 AT_ONCE: Final = 64
 """Bound of hosts that are asked for their flows at the same time; beyond it: others wait; 3 s bound all of them."""
 ASK_S: Final = 3.0
@@ -41,6 +46,8 @@ FRESH_S: Final = 5.0
 
 NOTE_S: Final = 2.0
 """How long a container may live without its name being known when it is gone."""
+_MAX_NOTES_BYTES: Final = 1 << 23
+"""Bound of the file of names that is read; beyond it: the file counts as unreadable. 20,000 names have 4 MB."""
 _CLOCK_S: Final = 1.0
 
 Ask = Callable[[HostId, bytes], Awaitable[bytes | None]]
@@ -61,14 +68,16 @@ class HostFlows:
 
 
 class FlowReader:
-    """For one run of the cluster."""
+    """For one run of the cluster. `notes`: the file of names for the next agent; it must be gone after a reboot."""
 
-    def __init__(self, live: StateStore, counters: FlowCounters, ask: Ask) -> None:
+    def __init__(self, live: StateStore, counters: FlowCounters, ask: Ask, notes: Path) -> None:
         self._live = live
         self._counters = counters
         self._ask = ask
         self._sources = FlowSources()
         self._departed = DepartedTargets()
+        self._notes = notes
+        self._restore()
         self._noting = trio.Lock()
         """Each view is compared with the one before it, in slices."""
         self._reading = trio.Lock()
@@ -78,14 +87,18 @@ class FlowReader:
         self._epoch_s = 0.0
 
     async def run(self) -> None:
-        """Note whose ports there are and which containers go, until cancelled."""
+        """Note whose ports there are and which containers go, until cancelled. Leaves their names for the next
+        agent."""
         task = PeriodicTask(NOTE_S)
-        while True:
-            await self._note()
-            if self._departed.is_full:
-                flows = await self._named(await self._counters.read())
-                self._departed.keep({(flow.source.network_id, flow.address) for flow in flows})
-            await task.wait()
+        try:
+            while True:
+                await self._note()
+                if self._departed.is_full:
+                    flows = await self._named(await self._counters.read())
+                    self._departed.keep({(flow.source.network_id, flow.address) for flow in flows})
+                await task.wait()
+        finally:
+            self._save()
 
     async def read(self) -> HostFlows:
         """Return the flows of this host's containers of the last hour, sorted by id."""
@@ -173,6 +186,24 @@ class FlowReader:
         if abs(epoch_s - self._epoch_s) > _CLOCK_S:
             self._epoch_s = epoch_s
         return self._epoch_s
+
+    def _restore(self) -> None:
+        try:
+            with self._notes.open(encoding="utf-8") as file:
+                text = file.read(_MAX_NOTES_BYTES)
+        except (OSError, ValueError):
+            return
+        restore_names(text, self._live.view.local, self._sources, self._departed)
+
+    def _save(self) -> None:
+        draft = self._notes.with_suffix(".new")
+        try:
+            draft.write_text(dump_names(self._sources, self._departed), "utf-8")
+            draft.replace(self._notes)
+        except OSError as error:
+            _log.warning(
+                "flows: the next agent will not know the names of containers that are gone: %s", error
+            )
 
     async def _note(self) -> None:
         counters = self._counters

@@ -23,7 +23,7 @@ are shown with the id of the port alone."""
 
 SourceKind: TypeAlias = Literal["endpoint", "host", "outside"]
 """`host`: programs of the host itself; `outside`: clients of ports that it publishes."""
-_OPENERS: Final[Mapping[Opener, SourceKind]] = {
+_KINDS: Final[Mapping[Opener, SourceKind]] = {
     Opener.CONTAINER: "endpoint",
     Opener.HOST: "host",
     Opener.OUTSIDE: "outside",
@@ -61,6 +61,15 @@ class FlowSources:
         self._departed: dict[int, None] = {}
         """In the order of their going."""
 
+    @property
+    def known(self) -> Mapping[int, FlowSource]:
+        """All, by place."""
+        return self._by_place
+
+    def restore(self, known: Mapping[int, FlowSource]) -> None:
+        """Add what an earlier agent knew."""
+        self._by_place = {**known, **self._by_place}
+
     def note(
         self,
         view: RegistryView,
@@ -70,6 +79,7 @@ class FlowSources:
     ) -> None:
         """Note who opens at new places. `ports`, `bridges`: all that this host has now, by index and name; `own`: its
         endpoints."""
+        self._forget_others(view, ports, bridges)
         new = {name: index for index, name in ports.items() if index not in self._by_place}
         if new:
             for endpoint_id in own:
@@ -91,6 +101,21 @@ class FlowSources:
             first = next(iter(self._departed))
             del self._departed[first], self._by_place[first]
 
+    def _forget_others(
+        self, view: RegistryView, ports: Mapping[int, str], bridges: Mapping[int, str]
+    ) -> None:
+        """A network namespace that is made anew has the same indexes again."""
+        for place, name in ports.items():
+            known = self._by_place.get(place)
+            if known is not None and veth_name(known.endpoint_id) != name:
+                del self._by_place[place]
+        for index, name in bridges.items():
+            known = self._by_place.get(index | Opener.HOST)
+            network = None if known is None else view.networks.get(known.network_id or NetworkId(""))
+            if known is not None and (network is None or bridge_name(network.record.vni) != name):
+                for opener in (Opener.HOST, Opener.OUTSIDE):
+                    self._by_place.pop(index | opener, None)
+
     def owner(self, view: RegistryView, place: int | None) -> FlowSource:
         """Return who opens at a place, by the present record, or did."""
         found = None if place is None else self._by_place.get(place)
@@ -105,11 +130,16 @@ class FlowSources:
         return FlowSource(EndpointId(""), None, f"port {index}", "", "", view.local)
 
 
+def kind_of_place(place: int) -> SourceKind:
+    """Return who opens at a place."""
+    return _KINDS[split_place(place)[1]]
+
+
 def _not_in(network_id: NetworkId | None, view: RegistryView, opener: Opener) -> FlowSource:
     """Return the source of what is opened to containers from the host, or from outside."""
     host = view.hosts.get(view.local)
     own = host.unique_name if host is not None else view.local[:8]
-    kind = _OPENERS[opener]
+    kind = _KINDS[opener]
     return FlowSource(EndpointId(""), network_id, own if kind == "host" else kind, "", "", view.local, kind)
 
 

@@ -149,3 +149,7 @@ def test_what_hosts_open_and_what_comes_in_is_shown_also_when_the_container_is_g
         return [(row["from_kind"], row["to_gone"]) for row in rows] == [("host", True), ("outside", True)]
 
     app.wait(is_gone, FOLLOWED_S, "the container that is gone has no name")
+    with app.agent_of("h1") as agent:
+        agent.stop_agent()
+        agent.start_agent()
+    app.wait(is_gone, FOLLOWED_S, "the next agent does not know the name")

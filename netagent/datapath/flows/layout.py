@@ -126,7 +126,7 @@ def port_of(key: bytes) -> int:
 
 def split_place(place: int) -> tuple[int, Opener]:
     """Return the device of a place, and who opens there."""
-    opener = Opener(place & (Opener.HOST | Opener.OUTSIDE))
+    opener = next((one for one in (Opener.OUTSIDE, Opener.HOST) if place & one), Opener.CONTAINER)
     return place & ~opener, opener
 
 

@@ -18,6 +18,7 @@ from netagent.flows import departed as departed_targets
 from netagent.flows.departed import DepartedTarget, DepartedTargets
 from netagent.flows.filter import FlowFilter, select
 from netagent.flows.flow import PROTOCOLS, Flow, FlowTargets, named_flows
+from netagent.flows.saved_names import dump_names, restore_names
 from netagent.flows.sources import FlowSource, FlowSources, source_of
 from netagent.flows.suggest import Suggestion, suggest
 from netagent.flows.wire import (
@@ -140,6 +141,15 @@ def test_what_comes_by_the_bridge_is_of_the_host_or_of_outside() -> None:
     sources.note(view, [], {}, {})
     assert sources.owner(view, 4 | Opener.OUTSIDE) == OUTSIDE_SOURCE
     assert sources.owner(view, 5 | Opener.OUTSIDE).kind == "outside"
+    saved, later = dump_names(sources, DepartedTargets()), FlowSources()
+    restore_names(saved, H1, later, DepartedTargets())
+    assert later.owner(view, 4 | Opener.OUTSIDE) == OUTSIDE_SOURCE
+    # Another device has the index by now.
+    later.note(view, [WEB.endpoint_id], {}, {4: "na-1"})
+    assert later.owner(view, 4 | Opener.HOST).network_id is None
+    later.restore({4: dataclasses.replace(WEB_SOURCE, endpoint_id=EndpointId("ff" * 16))})
+    later.note(view, [WEB.endpoint_id], {4: veth_name(WEB.endpoint_id)}, {})
+    assert later.owner(view, 4) == WEB_SOURCE
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 import trio
@@ -14,9 +15,11 @@ from fakes.virtual import virtual
 from netagent.datapath.flows.counters import CountingTrouble, FlowReading
 from netagent.datapath.flows.layout import KEY, MAPPED, VALUE, Share
 from netagent.flows import reader
+from netagent.flows.departed import DepartedTarget
 from netagent.flows.reader import FlowReader, HostFlows
 from netagent.flows.wire import FlowQuestion
 from netagent.model.ids import HostId, veth_name
+from netagent.model.records import AttachmentRecord
 
 PORT, NUMBER = 7, 1
 WEB = endpoint(1, offset=2, name="web1", service="web")
@@ -31,12 +34,13 @@ class Counted:
         self.ports = {PORT: veth_name(WEB.endpoint_id)}
         self.bridges: dict[int, str] = {}
         self.readings = 0
+        self.address = IPv4Address("192.0.2.0")
         self._flows = flows
 
     async def read(self) -> FlowReading:
         self.readings += 1
         await trio.sleep(0.01)
-        first = int(IPv4Address("192.0.2.0"))
+        first = int(self.address)
         keys = (
             KEY.pack(NUMBER, 0, 6, MAPPED + IPv4Address(first + number).packed)
             for number in range(self._flows)
@@ -49,6 +53,9 @@ async def unasked(peer: HostId, payload: bytes) -> bytes | None:
     raise AssertionError("this host asks no other")
 
 
+NO_NOTES = Path("/dev/null")
+
+
 def teller(flows: int) -> tuple[FlowReader, Counted]:
     """A host whose container web1 opened flows."""
     one, counted = AgentHost(), Counted(flows)
@@ -57,7 +64,7 @@ def teller(flows: int) -> tuple[FlowReader, Counted]:
     for record in (host("h1"), network(N1), WEB):
         one.hear(own.put(record))
     one.live.set_row(local_row(WEB.endpoint_id, N1))
-    return FlowReader(one.live, counted, unasked), counted  # type: ignore[arg-type]
+    return FlowReader(one.live, counted, unasked, NO_NOTES), counted  # type: ignore[arg-type]
 
 
 async def asked(
@@ -71,7 +78,7 @@ async def asked(
         await trio.sleep(0.02)
         return await told_by.answer(payload)
 
-    asking = FlowReader((asker or AgentHost()).live, Counted(0), ask)  # type: ignore[arg-type]
+    asking = FlowReader((asker or AgentHost()).live, Counted(0), ask, NO_NOTES)  # type: ignore[arg-type]
     return dict(await asking.ask_others((H2, H3), question))
 
 
@@ -134,3 +141,34 @@ async def test_a_container_whose_flows_are_not_counted_is_named() -> None:
     counted.ports[PORT + 1] = "nvother"
     await told_by.read()
     assert told_by.trouble() == CountingTrouble(f"{LACKS.cause} (of web1)", LACKS.cure)
+
+
+@virtual
+async def test_the_names_of_containers_that_are_gone_are_left_to_the_next_agent(tmp_path: Path) -> None:
+    one, counted, notes = AgentHost(), Counted(1), tmp_path / "flow_names.json"
+    own, other = Writer(H1), Writer(H2)
+    db = endpoint(2, offset=3, name="db1", service="db")
+    for record in (host("h1"), network(N1), AttachmentRecord(N1), WEB):
+        one.hear(own.put(record))
+    one.hear(other.put(db))
+    one.live.set_row(local_row(WEB.endpoint_id, N1))
+    earlier = FlowReader(one.live, counted, unasked, notes)  # type: ignore[arg-type]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(earlier.run)
+        await trio.sleep(1)
+        counted.ports = {}
+        one.live.drop_row(WEB.endpoint_id)
+        one.hear(own.delete(WEB))
+        one.hear(other.delete(db))
+        await trio.sleep(5)
+        nursery.cancel_scope.cancel()
+    counted.address = IPv4Address(db.addresses[0])
+    for text in (notes.read_text(), "[", '{"sources": [[1]], "departed": 5}'):
+        notes.write_text(text)
+        later = FlowReader(one.live, counted, unasked, notes)  # type: ignore[arg-type]
+        (flow,) = (await later.read()).flows
+        if "web1" in text:
+            assert (flow.source.name, flow.source.is_gone) == ("web1", True)
+            assert flow.departed == DepartedTarget("db1", "db")
+        else:
+            assert (flow.source.name, flow.departed) == ("port 7", None)
