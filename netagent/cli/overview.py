@@ -11,10 +11,8 @@ from netagent.interface.command import Command
 SUMMARY = "Service discovery and overlay networks for containers, without a central server."
 
 FIRST_STEPS = """\
-  sudo netagent agent &                                       on every host
-  sudo netagent init; sudo netagent invite                    on the first
-  sudo netagent join                                          on the others, with the token
-  sudo netagent network create app
+  sudo netagent init --network app                            on the first host, where its agent runs
+  sudo netagent add root@h2                                   there, for each further host, over ssh
   sudo netagent attach netns:web1 --network app --service web
 """
 

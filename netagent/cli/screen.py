@@ -583,7 +583,9 @@ HINTS: Mapping[type[Command[Any]], Callable[[Any], str]] = {
     TokenCreateCommand: lambda _: (
         "this is a secret, and shown only now: keep it in a file, and name that with --token-file"
     ),
-    InitCommand: lambda _: "`netagent invite` prints a token that lets another host join",
+    InitCommand: lambda _: (
+        "`netagent add root@HOST` makes another host a member over ssh; without ssh, `netagent invite` prints a token"
+    ),
     InviteCommand: lambda answer: (
         "on the new host type `netagent join` and paste this token; it works "
         f"{'once' if answer['uses'] == 1 else str(answer['uses']) + ' times'}, for {span(answer['ttl_s'])}. "
