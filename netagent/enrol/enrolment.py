@@ -44,6 +44,10 @@ COPYING_S: Final = 900.0
 INSTALLING_S: Final = 300.0
 _INVITATION_S: Final = 600.0
 _LOOK_S: Final = 0.2
+_RULES_S: Final = 15.0
+"""How long the agent there gets to put its rules into Docker's chain; it takes a second."""
+_FORWARD_RULES: Final = "forward-rules"
+"""The doctor's check of rules that drop packets on bridges, as Docker's do until the agent serves Docker."""
 _ENDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NAME_FILE: Final = "/etc/netagent/conf.d/name.toml"
 
@@ -182,6 +186,8 @@ class Enrolment:
             self._connect(part)
         self._join()
         self._verify(name)
+        if "docker" in self._wish.parts:
+            self._verify_rules()
         return name, False
 
     # -- steps -----------------------------------------------------------------------------------------------------
@@ -262,10 +268,33 @@ class Enrolment:
         except FactsError as error:
             reason = f"{error}: {said.reason}" if said.reason else str(error)
             raise FailedError(f"{where}: {reason}", thing=where, hint="use a package for that host") from None
-        for name, message, fix in failures[:1]:
-            raise RefusedError(
-                f"the doctor of {where} finds: {name}: {message}", code="unfit", thing=where, hint=fix
-            )
+        for failure in failures:
+            if failure[0] != _FORWARD_RULES or "docker" not in self._wish.parts:
+                raise self._unfit(failure)
+
+    def _unfit(self, failure: tuple[str, str, str]) -> RefusedError:
+        (name, message, fix), where = failure, self._remote.where
+        if name == _FORWARD_RULES:
+            fix = f"if Docker has made that rule, add the host with --docker; else {fix}"
+        return RefusedError(
+            f"the doctor of {where} finds: {name}: {message}", code="unfit", thing=where, hint=fix
+        )
+
+    def _verify_rules(self) -> None:
+        """Wait until no rule drops packets on bridges any more: the agent has put its own into Docker's chain. Raises
+        RefusedError if another program's still does."""
+        end_s = time.monotonic() + _RULES_S
+        while True:
+            said = self._remote.ask("netagent doctor --json", may_end=(0, 1))
+            try:
+                found = [one for one in failures_untrusted(said.output) if one[0] == _FORWARD_RULES]
+            except FactsError as error:
+                raise FailedError(f"{self._remote.where}: {error}", thing=self._remote.where) from None
+            if not found:
+                return
+            if time.monotonic() > end_s:
+                raise self._unfit(found[0])
+            time.sleep(_LOOK_S)
 
     def _set_name(self, name: str) -> None:
         content = f'# written by `netagent add`\nname = "{name}"\n'.encode()

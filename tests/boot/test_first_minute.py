@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from boot.machine import Machine, booted
-from boot.test_add import made_package
+from boot.test_add import LEFT, made_package
 from netlab.lab import Lab
 from netlab.runtimes import CHANGES, image
 from netlab.topology import of_hosts
@@ -128,6 +128,26 @@ def test_with_docker(tmp_path: Path, package: Path) -> None:
         assert "Apache License" in said
         keyboard.report("with the client that asks it")
         assert keyboard.took_s < GOAL_S * BUSY
+
+
+def test_a_host_with_docker_is_as_it_was_after_a_failure(tmp_path: Path, package: Path) -> None:
+    with two_machines(tmp_path) as (first, second):
+        give(first, f"/root/{package.name}", package.read_bytes())
+        start_docker(second)
+        look = "iptables -S; ip6tables -S; docker network ls --format '{{.Name}} {{.Driver}}'; ls /run/docker/plugins"
+        before = second.type(look).stdout
+        keyboard = Keyboard()
+        keyboard.type(first, f"apt-get install -qq -y /root/{package.name}")
+        keyboard.type(first, "netagent init --network app")
+        first.run("nft", "add table inet closed")
+        first.run("nft", "add chain inet closed out { type filter hook output priority 0; }")
+        first.run("nft", "add rule inet closed out udp dport 4799 drop")
+        failed = first.type(f"netagent add root@{H2} --docker", timeout_s=300.0)
+        assert failed.returncode == 5, failed
+        assert "taking back: the part docker" in failed.stderr
+        assert "NOT taken back" not in failed.stderr
+        assert second.type(look).stdout == before
+        assert second.try_run("sh", "-c", LEFT).stdout == ""
 
 
 def start_docker(machine: Machine) -> None:

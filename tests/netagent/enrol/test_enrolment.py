@@ -100,7 +100,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Package(package.DEB_PREFIX, Needs("3.13", is_deb=True, size_kib=1, architecture="m"))
     monkeypatch.setattr(made, "pack", lambda _folder: tmp_path / "netagent.deb")
     monkeypatch.setattr(enrolment, "package_of", lambda _file: made)
-    for bound in ("PATH_S", "STARTED_S", "_LOOK_S"):
+    for bound in ("PATH_S", "STARTED_S", "_LOOK_S", "_RULES_S"):
         monkeypatch.setattr(enrolment, bound, 0.0)
 
 
@@ -276,3 +276,23 @@ def test_a_hostile_host_writes_nothing_to_the_terminal(host: Host, agent: Agent,
     host.answers["netagent status"] = json.dumps({"host": {"id": "2" * 32, "name": evil}})
     with pytest.raises(NetagentError, match="does not say which host it is"):
         enrol(host, agent, tmp_path)
+
+
+def test_docker_s_own_rules_count_only_if_they_stay(host: Host, agent: Agent, tmp_path: Path) -> None:
+    """Docker drops what bridges forward until the agent serves it."""
+    dropping = json.dumps(
+        {"host": [{"name": "forward-rules", "findings": [
+            {"severity": "failed", "message": "chain FORWARD drops", "fix": "sysctl -w x=0"},
+        ]}]}
+    )  # fmt: skip
+    host.answers["doctor --json"] = dropping
+    with pytest.raises(RefusedError, match="add the host with --docker; else sysctl"):
+        enrol(host, agent, tmp_path)
+    assert not host.has_done("apt-get -qq")
+    host.answers = {"netagent doctor --json": HEALTHY, **host.answers}
+    assert enrol(host, agent, tmp_path, parts=("docker",)).name == "db1"
+    host.answers["netagent doctor --json"] = dropping
+    agent.members = agent.members[:1]
+    with pytest.raises(RefusedError, match="chain FORWARD drops"):
+        enrol(host, agent, tmp_path, parts=("docker",))
+    assert host.has_done("leave")
