@@ -291,6 +291,26 @@ def test_the_doctor_is_asked_from_the_page(shop: Cluster, window: Browser) -> No
         press_until("found nothing further at")
 
 
+def test_the_pictures_are_of_a_page_at_work(shop: Cluster, window: Browser) -> None:
+    (web2,) = (one for one in shop.netagent("h1", "endpoints") if one["name"] == "web2")
+    with page_of(shop, "h1", window) as open_part:
+        window.colours("light")
+        window.wait_text("all well", "found nothing further at")
+        window.take_picture(PICTURE_NAMES[0])
+        open_part("services")
+        window.wait_text("web")
+        window.take_picture(PICTURE_NAMES[1])
+        open_part("map")
+        window.wait_text("6 services, 3 hosts")
+        window.take_picture(PICTURE_NAMES[2])
+        open_part(f"endpoints/{web2['id']}")
+        window.wait_text("has what the records say")
+        window.take_picture(PICTURE_NAMES[3])
+        open_part("paths")
+        window.wait(lambda: sum("1,450 B" in row for row in window.rows()) == 3, "no measured paths")
+        window.take_picture(PICTURE_NAMES[4])
+
+
 def test_from_elsewhere_it_wants_tls_that_it_can_prove_and_a_token(shop: Cluster) -> None:
     """A browser on another host that trusts the authority's file: nothing without the token; with it all parts,
     followed as they change; and nothing again once the token is revoked."""
@@ -332,25 +352,6 @@ def test_from_elsewhere_it_wants_tls_that_it_can_prove_and_a_token(shop: Cluster
             assert window.violations() == []
             assert window.complaints() == []
             shop.netagent("h1", "token", "revoke", "limited")
-
-
-def test_the_pictures_are_of_a_page_at_work(shop: Cluster, window: Browser) -> None:
-    (web2,) = (one for one in shop.netagent("h1", "endpoints") if one["name"] == "web2")
-    with page_of(shop, "h1", window) as open_part:
-        window.colours("light")
-        window.take_picture(PICTURE_NAMES[0])
-        open_part("services")
-        window.wait_text("web")
-        window.take_picture(PICTURE_NAMES[1])
-        open_part("map")
-        window.wait_text("6 services, 3 hosts")
-        window.take_picture(PICTURE_NAMES[2])
-        open_part(f"endpoints/{web2['id']}")
-        window.wait_text("has what the records say")
-        window.take_picture(PICTURE_NAMES[3])
-        open_part("paths")
-        window.wait(lambda: sum("1,450 B" in row for row in window.rows()) == 3, "no measured paths")
-        window.take_picture(PICTURE_NAMES[4])
 
 
 def test_the_pictures_of_the_documents_are_there() -> None:
