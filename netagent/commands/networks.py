@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Network
 
 from netagent.commands.handlers import answers
 from netagent.commands.presenters import overview_of, presenter
@@ -29,8 +30,10 @@ from netagent.interface import schema
 from netagent.ipam.space import AddressSpace, Range, usable_count
 from netagent.model.author import current_author
 from netagent.model.ids import HostId, NetworkId
-from netagent.model.subnet import addresses_of
+from netagent.model.subnet import parse_subnet
 from netagent.registry.view import AgentState, NetworkView
+from netgossip.slice_runner import in_slices
+from netgossip.slices import Slices
 
 
 @answers(asked.NetworkCreateCommand)
@@ -70,9 +73,9 @@ async def list_all(agent: Agent, request: asked.NetworkListCommand) -> schema.Li
     cluster = agent.member()
     overview = await overview_of(cluster)
     present = presenter(cluster, overview)
-    networks = overview.view.networks.items()
+    networks = list(overview.view.networks.items())
     shown = [one for name, one in networks if request.within is None or name in request.within]
-    return {"items": [_with_use(cluster, present, network) for network in shown]}
+    return {"items": [await _with_use(cluster, present, network) for network in shown]}
 
 
 @answers(asked.NetworkInspectCommand)
@@ -82,14 +85,15 @@ async def inspect(agent: Agent, request: asked.NetworkInspectCommand) -> schema.
     network_id = network_called(cluster.live.view, request.network).network_id
     overview = await overview_of(cluster, {network_id})
     found = network_called(overview.view, network_id)  # it may have been removed while we asked other hosts
-    shown = _with_use(cluster, presenter(cluster, overview), found)
+    shown = await _with_use(cluster, presenter(cluster, overview), found)
     return {**shown, "space": _own_space(cluster, network_id)}
 
 
-def _with_use(cluster: Cluster, present: Presenter, network: NetworkView) -> schema.Network:
+async def _with_use(cluster: Cluster, present: Presenter, network: NetworkView) -> schema.Network:
     network_id = network.network_id
     is_known = network_id not in present.unknown
-    use = space_use(present, network, cluster.allocator.space(network_id), is_known=is_known)
+    space = cluster.allocator.space(network_id)
+    use = await in_slices(space_use(present, network, space, is_known=is_known))
     return {**present.network(network), "use": use}
 
 
@@ -123,18 +127,23 @@ async def prune(agent: Agent, _request: asked.NetworkPruneCommand) -> schema.Lis
 
 def space_use(
     present: Presenter, network: NetworkView, space: AddressSpace, *, is_known: bool
-) -> schema.SpaceUse:
+) -> Slices[schema.SpaceUse]:
     """Return all owners, the largest first. `is_known`: the view has the network's endpoints."""
     view = present.view
-    owned = space.usable_counts()
-    used = Counter(one.owner for one in view.endpoints_in(network.network_id).values())
+    owned, runs = space.usable_counts(), _runs(space)
+    used: Counter[HostId] = Counter()
+    for endpoint in view.endpoints_in(network.network_id).values():
+        used[endpoint.owner] += 1
+        yield
     used.update(view.host_addresses(network.network_id).keys())
     hosts = sorted(owned.keys() | used.keys(), key=lambda host: (-owned.get(host, 0), host))
-    shares = [
-        _share(present, network, space, host, used=used[host] if is_known else None)
-        for host in hosts
-        if owned.get(host) or used[host]
-    ]
+    first = parse_subnet(network.record.subnets[0])
+    shares: list[schema.SpaceShare] = []
+    for host in hosts:
+        if owned.get(host) or used[host]:
+            ranges = [_range(first, *one) for one in runs.get(host, ())]
+            shares.append(_share(present, host, owned.get(host, 0), used[host] if is_known else None, ranges))
+        yield
     total = usable_count(Range(0, space.count - 1), space.count)
     return {
         "total": total,
@@ -147,9 +156,8 @@ def space_use(
 
 
 def _share(
-    present: Presenter, network: NetworkView, space: AddressSpace, host_id: HostId, *, used: int | None
+    present: Presenter, host_id: HostId, owned: int, used: int | None, ranges: list[str]
 ) -> schema.SpaceShare:
-    owned = space.usable_counts().get(host_id, 0)
     host = present.view.hosts.get(host_id)
     is_here = host_id == present.view.local
     agent = AgentState.ALIVE if is_here else AgentState.UNKNOWN if host is None else host.agent
@@ -160,7 +168,7 @@ def _share(
         "owned": owned,
         "used": used,
         "free": None if used is None else max(0, owned - used),
-        "ranges": [_range(network, *one) for one in _runs(space, host_id)],
+        "ranges": ranges,
     }
 
 
@@ -174,25 +182,25 @@ def _sum(numbers: Iterable[int | None]) -> int | None:
     return total
 
 
-def _runs(space: AddressSpace, host_id: HostId) -> list[tuple[int, int]]:
-    """Return the first and last usable offset of each range of the host; adjacent ranges are joined, whatever their
+def _runs(space: AddressSpace) -> dict[HostId, list[tuple[int, int]]]:
+    """Return the first and last usable offset of each range, by owner; adjacent ranges are joined, whatever their
     hops."""
-    runs: list[tuple[int, int]] = []
-    for held in space.owned_by(host_id):
+    runs: dict[HostId, list[tuple[int, int]]] = {}
+    for held, owner in space.ranges:
         first, last = max(held.first, 2), min(held.last, space.count - 2)
         if first > last:
             continue
-        if runs and runs[-1][1] + 1 == first:
-            runs[-1] = runs[-1][0], last
+        own = runs.setdefault(owner, [])
+        if own and own[-1][1] + 1 == first:
+            own[-1] = own[-1][0], last
         else:
-            runs.append((first, last))
+            own.append((first, last))
     return runs
 
 
-def _range(network: NetworkView, first: int, last: int) -> str:
+def _range(subnet: IPv4Network | IPv6Network, first: int, last: int) -> str:
     """Format a range in addresses of the first subnet; those of the other family follow from them."""
-    ends = [addresses_of(network.record.subnets, offset)[0] for offset in dict.fromkeys((first, last))]
-    return " - ".join(ends)
+    return " - ".join(str(subnet[offset]) for offset in dict.fromkeys((first, last)))
 
 
 # -- own names ---------------------------------------------------------------------------------------------------

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from fakes.registry import H1, H2, H3, N1, Writer, endpoint, grant, grants_of, host, network
 
 from netagent.commands.networks import space_use
 from netagent.control.present import Presenter
-from netagent.ipam.space import space_of
+from netagent.ipam.space import AddressSpace, Range, space_of
 from netagent.model.ids import HostId
 from netagent.model.records import HostAddressRecord
 from netagent.registry.view import RegistryView
+from netgossip.slices import at_once
 from netgossip.types import Member, MemberState
 
 
@@ -33,9 +35,8 @@ class World:
 
     def use(self, *, is_known: bool = True, creator: HostId | None = H1) -> Any:
         space = space_of(creator, 256, grants_of(self.view, N1))
-        return space_use(
-            Presenter(self.view, "mesh.internal"), self.view.networks[N1], space, is_known=is_known
-        )
+        present = Presenter(self.view, "mesh.internal")
+        return at_once(space_use(present, self.view.networks[N1], space, is_known=is_known))
 
 
 def test_each_owner_with_what_it_has_in_use() -> None:
@@ -102,3 +103,28 @@ def test_addresses_that_hosts_have_themselves_are_in_use() -> None:
         ("h2", 1, 63),
         (H3[:8], 0, 63),
     ]
+
+
+def test_ranges_are_read_a_fixed_number_of_times_however_many_hosts_own_them() -> None:
+    """A page that shows addresses reads them every two seconds, in a cluster of 300 hosts."""
+    read = 0
+
+    class Ranges(tuple[tuple[Range, HostId], ...]):
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[tuple[Range, HostId]]:
+            nonlocal read
+            read += 1
+            return super().__iter__()
+
+    def reads_for(owners: int) -> int:
+        nonlocal read
+        read, view = 0, World().view
+        ranges = Ranges((Range(at, at), HostId(f"{at:032x}")) for at in range(2, 2 + owners))
+        use = space_use(
+            Presenter(view, "mesh.internal"), view.networks[N1], AddressSpace(256, ranges), is_known=True
+        )
+        assert len(at_once(use)["owners"]) == owners
+        return read
+
+    assert reads_for(3) == reads_for(100)
