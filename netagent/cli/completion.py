@@ -3,11 +3,15 @@
 A script asks the agent by running a list with `-o name` when the user presses the tab key, for at most a second, and
 is silent when that fails. Names come from other hosts, and bash and zsh would expand some of them: a script keeps
 only those made of characters that mean nothing to a shell.
+
+What shtab writes for zsh completes `--option VALUE`, and the first argument of several: `_for_zsh` adds
+`--option=VALUE` and the others.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -17,17 +21,19 @@ from netagent.cli.grammar import whole_grammar
 from netagent.cli.parser import Parser
 
 _LISTS: Final = {
-    "endpoints": "endpoints --local",
-    "services": "services --local",
-    "networks": "network ls",
-    "members": "members",
-    "tokens": "token ls",
+    "endpoints": ("endpoints --local",),
+    "services": ("services --local",),
+    "networks": ("network ls",),
+    "members": ("members",),
+    "names": ("name ls",),
+    "tokens": ("token ls",),
+    "things": ("endpoints --local", "services --local", "network ls", "members"),
 }
 """What a script runs for the names of a kind. Other hosts are not asked: that may take seconds."""
 
 _KINDS: Final = {
     "ENDPOINT": "endpoints",
-    "NAME|ID|IP|MAC": "endpoints",
+    "NAME|ID|IP|MAC": "things",
     "[FROM] TO[:PORT]": "endpoints",
     "SERVICE[:ALIAS]": "services",
     "NAME|IP": "services",
@@ -36,7 +42,16 @@ _KINDS: Final = {
 }
 """By metavar."""
 
+_FILES: Final = {"FILE": shtab.FILE, "FILE|-": shtab.FILE, "PATH": shtab.FILE, "DIR": shtab.DIRECTORY}
+"""What is a file, by metavar."""
+
 _KINDS_OF_NAMES: Final = {
+    "attach service": "services",
+    "publish service": "services",
+    "unpublish service": "services",
+    "lookup name": "services",
+    "name rm name": "names",
+    "network disconnect target": "endpoints",
     "endpoints service": "services",
     "services service": "services",
     "flows source": "services",
@@ -60,12 +75,18 @@ def completion_script(shell: str) -> str:
     """Return the script for `bash`, `zsh` or `fish`."""
     grammar = whole_grammar()
     for parser in _parsers(grammar):
+        if parser.description:
+            # shtab shows the first line, which for some commands ends within a sentence.
+            parser.description = _first_sentence(parser.description)
         for action in parser._actions:  # noqa: SLF001 - argparse has no public way to list them
             kind = _kind(parser, action)
             if kind is not None:
                 function = f"_netagent_{kind}"
                 action.complete = {"bash": function, "zsh": function, "fish": f"({function})"}  # type: ignore[attr-defined]
-    return str(shtab.complete(grammar, shell=shell, preamble=_functions(shell)))
+            elif isinstance(action.metavar, str) and action.metavar in _FILES:
+                action.complete = _FILES[action.metavar]  # type: ignore[attr-defined]
+    script = str(shtab.complete(grammar, shell=shell, preamble=_functions(shell)))
+    return _for_zsh(script) if shell == "zsh" else script
 
 
 def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -84,12 +105,34 @@ def _kind(parser: argparse.ArgumentParser, action: argparse.Action) -> str | Non
     return named or (_KINDS.get(action.metavar) if isinstance(action.metavar, str) else None)
 
 
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[.:])\s", " ".join(text.split()), maxsplit=1)[0].rstrip(".:")
+
+
+def _for_zsh(script: str) -> str:
+    """Return the script with `--option=VALUE` and with completion of each argument of several.
+
+    Colons in metavars are escaped: in zsh the next part would begin there.
+    """
+    lines = []
+    for line in script.splitlines(keepends=True):
+        option = re.fullmatch(r'( +.*--[\w-]+)("|\}"|)(\[.*\]):(.+):([^:]*"\n)', line)
+        if option:
+            name, ends, text, metavar, action = option.groups()
+            line = f"{name}={ends}{text}:" + metavar.replace(":", r"\:") + f":{action}"  # noqa: PLW2901
+        lines.append(re.sub(r'^  "\(\*\)::?', '  "*:', line))
+    # `source <(netagent completion zsh)` registers the function as `eval "$(netagent completion zsh)"` does.
+    return "".join(lines).replace("$zsh_eval_context[-1] == eval ", "$zsh_eval_context[-1] == (eval|file) ")
+
+
 def _functions(shell: str) -> str:
-    return "\n".join(_function(shell, f"_netagent_{kind}", words) for kind, words in _LISTS.items())
+    return "\n".join(_function(shell, f"_netagent_{kind}", lists) for kind, lists in _LISTS.items())
 
 
-def _function(shell: str, name: str, words: str) -> str:
-    asked = f"timeout 1 netagent {words} -o name {_READ}"
+def _function(shell: str, name: str, lists: tuple[str, ...]) -> str:
+    commands = [f"netagent {words} -o name" for words in lists]
+    together = commands[0] if len(commands) == 1 else f"sh -c '{'; '.join(commands)}'"
+    asked = f"timeout 1 {together} {_READ}"
     if shell == "bash":
         return (
             f"{name}() {{\n  local name\n  while IFS= read -r name; do\n"
