@@ -511,9 +511,11 @@ def _inspected(printer: Printer, _request: object, answer: Mapping[str, Any]) ->
 
 def _ping(printer: Printer, request: Any, answer: schema.Ping) -> Iterable[str]:
     yield from printer.table(answer["results"], tables.PING)
-    if request.trace or not answer["reached"]:
+    # The layers that are in order are news only to those who ask for them.
+    hops = answer["trace"] if request.trace else [hop for hop in answer["trace"] if not hop["ok"]]
+    if hops and (request.trace or not answer["reached"]):
         yield ""
-        yield from printer.table(answer["trace"], tables.HOPS)
+        yield from printer.table(hops, tables.HOPS)
         yield from (f"fix: {clean(hop['fix'])}" for hop in answer["trace"] if not hop["ok"] and hop["fix"])
     yield ""
     yield clean(answer["says"]) + (f" (lost at: {answer['lost_at']})" if answer["lost_at"] else "")

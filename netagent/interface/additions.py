@@ -123,6 +123,7 @@ class NameListCommand(
     route="GET /v1/names",
     role=Role.READ,
     brief="List the names that operators added.",
+    examples="netagent name ls\nnetagent name ls --network app",
     order="network name id",
 ):
     """List the names that operators added to the networks of the cluster."""

@@ -206,6 +206,7 @@ class MembersCommand(
     route="GET /v1/members",
     role=Role.READ,
     brief="list the hosts of the cluster",
+    examples="netagent members\nnetagent members -o wide",
     order="name",
 ):
     """List the hosts of the cluster. AGENT is the state of the agent according to gossip, HOST whether the

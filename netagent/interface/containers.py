@@ -155,6 +155,7 @@ class NetworkListCommand(
     route="GET /v1/networks",
     role=Role.READ,
     brief="List the networks of the cluster.",
+    examples="netagent network ls\nnetagent network ls -o wide",
     order="name",
 ):
     """List the networks of the cluster."""
@@ -169,6 +170,7 @@ class NetworkInspectCommand(
     route="GET /v1/networks/{network}",
     role=Role.READ,
     brief="Show one network.",
+    examples="netagent network inspect app",
 ):
     """Show everything known of one network."""
 
@@ -181,6 +183,7 @@ class NetworkRemoveCommand(
     within="network",
     route="DELETE /v1/networks/{network}",
     brief="Remove a network.",
+    examples="sudo netagent network rm app\nsudo netagent network rm app --force",
 ):
     """Remove a network that has no endpoints."""
 
@@ -194,6 +197,7 @@ class NetworkPruneCommand(
     within="network",
     route="POST /v1/prune-networks",
     brief="Remove the networks that have no endpoints.",
+    examples="sudo netagent network prune",
     order="name id",
 ):
     """Remove every network without an endpoint. Endpoints of hosts that are gone do not count."""
@@ -227,6 +231,7 @@ class NetworkDisconnectCommand(
     route="POST /v1/networks/{network}/disconnect",
     role=Role.ATTACH,
     brief="Detach a container from a network.",
+    examples="sudo netagent network disconnect app web1",
 ):
     """Detach a container from a network."""
 

@@ -46,6 +46,7 @@ class StatusCommand(
     route="GET /v1/status",
     role=Role.READ,
     brief="show the state of this host on one screen",
+    examples="netagent status\nnetagent status --json",
 ):
     """Show the state of this host on one screen, with a cure for each problem. Outside a cluster: the hosts
     heard on the local network, and what to type next."""
@@ -374,5 +375,6 @@ class VersionCommand(
     route="GET /v1/version",
     role=Role.READ,
     brief="print the versions of this program and of the agent",
+    examples="netagent version",
 ):
     """Print the versions of this program and of the agent."""

@@ -65,6 +65,7 @@ class TokenListCommand(
     route="GET /v1/tokens",
     role=Role.SOCKET,
     brief="List the tokens of this host.",
+    examples="sudo netagent token ls",
     order="name",
     period_s=LIST_S,
 ):
