@@ -53,7 +53,6 @@ PERFORMS = {
     "netagent.commands.sight.events",
     "netagent.commands.sight.paths",
     "netagent.commands.sight.warning_watch",
-    "netagent.cli.events_command",  # which zone the reader's clock has
     "netagent.control.audit",
     "netagent.periodic_task",
     "netagent.loop_passes",

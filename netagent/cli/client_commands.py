@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import importlib
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,15 +43,18 @@ from netagent.interface.this_host import (
 )
 
 if TYPE_CHECKING:
+    import threading
+
     from netagent.interface import schema
 
+A = TypeVar("A")
 C = TypeVar("C", bound=Command[Any])
 
 MAX_TOKEN_BYTES = 16 * 1024
 """A token with a hundred addresses takes 4 KiB."""
 
 WAITING_S = 1.0
-"""After this long without an answer, print what the command is waiting for."""
+"""After this long without an answer, show what the command is waiting for."""
 
 _NOTHING_KNOWN = "nothing is known here"
 """Printed instead of "there is none" where some hosts could not be asked."""
@@ -66,6 +70,11 @@ class CommandContext:
         self.client = client
         self.printer = printer
         self.arguments = arguments
+
+    def send(self, request: Command[A]) -> A:
+        """Send a request and return the answer; say on a terminal what it waits for."""
+        with waiting(type(request).declaration.waits):
+            return self.client.send(request)
 
 
 _ELSEWHERE: Mapping[type[Command[Any]], str] = {
@@ -114,7 +123,7 @@ def run_command(session: CommandContext, request: Command[Any]) -> int:
         return _list(session, request)
     request, printer = request.sent(), session.printer
     kind = type(request)
-    answer = session.client.send(request)
+    answer = session.send(request)
     from netagent.cli.screen import HINTS, LISTS_WARNINGS, SHOWN
 
     lines, name = SHOWN[kind.answer()]
@@ -140,7 +149,7 @@ def _list(session: CommandContext, request: Command[Any]) -> int:
         _watch(session, session.client.follow(request), columns, empty)
     if "quiet" in given:
         printer.form = "id"
-    answer: Mapping[str, Any] = session.client.send(request)
+    answer: Mapping[str, Any] = session.send(request)
     warnings = answer.get("warnings", [])
     printer.items(answer["items"], columns, empty=_NOTHING_KNOWN if warnings else empty, warnings=warnings)
     warn(session, answer)
@@ -163,8 +172,7 @@ def agent(session: CommandContext, request: AgentCommand) -> int:
 def join(session: CommandContext, request: JoinCommand) -> int:
     """Join a cluster, with a token from a file or from the terminal."""
     request.token = token_from(request.token_file, "`netagent invite` on a member prints one")
-    with waiting("asking the members that the token names; this takes at most 20 s"):
-        answer = session.client.send(request)
+    answer = session.send(request)
     from netagent.cli.screen import SHOWN
 
     lines, name = SHOWN[request.answer()]
@@ -175,7 +183,7 @@ def join(session: CommandContext, request: JoinCommand) -> int:
 @runs(LookupCommand)
 def lookup(session: CommandContext, request: LookupCommand) -> int:
     """Show the DNS answer that an endpoint would get."""
-    answer = session.client.send(request)
+    answer = session.send(request)
     from netagent.cli.tables import ANSWERS
 
     answers, printer = answer["answers"], session.printer
@@ -233,8 +241,6 @@ def _watch(
 ) -> None:
     """Show changes until the user or the agent ends it: JSON prints each event, a terminal the latest state with
     marks, anything else a line for each change."""
-    import time
-
     printer, shown, is_first = session.printer, WatchedList(columns), True
     for batch in batches:
         for event in batch:
@@ -266,19 +272,32 @@ def show_hint(session: CommandContext, text: str) -> None:
 
 @contextlib.contextmanager
 def waiting(text: str) -> Iterator[None]:
-    """Print on the terminal what the command waits for, if that takes longer than a second."""
+    """Show on the terminal what the command waits for and since when, once that takes longer than a second."""
     if not sys.stderr.isatty():
         yield
         return
     import threading
 
-    timer = threading.Timer(WAITING_S, lambda: print(f"netagent: {text}", file=sys.stderr, flush=True))
-    timer.daemon = True
-    timer.start()
+    ended = threading.Event()
+    counting = threading.Thread(target=_count, args=(text, ended), daemon=True)
+    counting.start()
     try:
         yield
     finally:
-        timer.cancel()
+        ended.set()
+        counting.join()  # what is printed next must not stand on its line
+
+
+def _count(text: str, ended: threading.Event) -> None:
+    """Say each second on one line how long it has taken; remove the line at the end."""
+    began_at = time.monotonic()
+    pause_s = WAITING_S
+    while not ended.wait(pause_s):
+        pause_s = 1.0
+        passed_s = time.monotonic() - began_at
+        print(f"netagent: {text} … {passed_s:.0f} s", end="\x1b[K\r", file=sys.stderr, flush=True)
+    if time.monotonic() - began_at >= WAITING_S:
+        print(end="\x1b[K", file=sys.stderr, flush=True)
 
 
 def token_from(file: str | None, source: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from netagent.cli.client_commands import DONE, NO, CommandContext, runs
+from netagent.cli.client_commands import DONE, NO, CommandContext, runs, waiting
 from netagent.cli.render import Item, clean, counted
 from netagent.control.client import Client
 from netagent.errors import FailedError, NetagentError, RefusedError, UnreachableError
@@ -22,7 +22,8 @@ SIGN_OF_LIFE_S = 5.0
 @runs(DoctorCommand)
 def doctor(session: CommandContext, request: DoctorCommand) -> int:
     """Check the host, and the kernel against the records."""
-    answer, silence = examined(session.client, request)
+    with waiting(request.declaration.waits):
+        answer, silence = examined(session.client, request)
     session.printer.one(answer, lambda: report(answer), name="healthy" if answer["healthy"] else "unhealthy")
     if silence is not None:
         raise silence

@@ -19,7 +19,7 @@ def events(session: CommandContext, request: EventsCommand) -> int:
     if request.watch:
         for batch in session.client.follow(request):
             _print_batch(session, batch, with_host=request.all)
-    answer = session.client.send(request)
+    answer = session.send(request)
     items, printer = answer["items"], session.printer
     if items and not printer.is_machine:
         printer.lines(_plain(item, printer.form, with_host=request.all) for item in items)

@@ -63,7 +63,7 @@ _KINDS: Final[Mapping[str, type[Fields]]] = {
 @runs(ExportCommand)
 def export(session: CommandContext, request: ExportCommand) -> int:
     """Print the file."""
-    answer, printer = session.client.send(request), session.printer
+    answer, printer = session.send(request), session.printer
     if printer.is_machine:
         printer.json(answer)
         return DONE
@@ -77,7 +77,7 @@ def apply(session: CommandContext, request: ApplyCommand) -> int:
     printer, called = session.printer, _called(request.file)
     form = _FormCheck(content_untrusted(_text(request.file), called), called)
     try:
-        shown = session.client.send(ApplyCommand(**form.sent, dry_run=True))
+        shown = session.send(ApplyCommand(**form.sent, dry_run=True))
     except NetagentError as error:
         if form.flaws:  # they are known in any case
             return _refuse(session, form.flaws, called)
@@ -113,7 +113,7 @@ def _send(
     if tokens:
         way_out += f"; tokens that it makes are of no use, revoke them: {', '.join(tokens)}"
     try:
-        return session.client.send(request)
+        return session.send(request)
     except UnreachableError as error:
         error.hint = f"some of the changes may be made: {way_out}"
         raise

@@ -42,10 +42,10 @@ def init(session: CommandContext, request: InitCommand) -> int:
     # First, because it restarts the agent; and a part that is refused leaves no cluster behind.
     for part in parts:
         _write_part(InstallCommand(part=part, root="/"))
-    answer: dict[str, Any] = dict(session.client.send(request))
+    answer: dict[str, Any] = dict(session.send(request))
     shown: list[tuple[type[Command[Any]], Any]] = [(InitCommand, answer)]
     if request.network:
-        network = session.client.send(NetworkCreateCommand(name=request.network))
+        network = session.send(NetworkCreateCommand(name=request.network))
         shown.append((NetworkCreateCommand, network))
         answer = {**answer, "network": network}
 

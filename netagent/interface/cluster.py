@@ -41,6 +41,7 @@ class InitCommand(
     command="init",
     route="POST /v1/init",
     brief="start a cluster with this host",
+    waits="starting a cluster",
     examples="sudo netagent init\nsudo netagent init --network app --docker",
     creates=True,
 ):
@@ -110,6 +111,7 @@ class JoinCommand(
     command="join",
     route="POST /v1/join",
     brief="join a cluster, with a token",
+    waits="asking the members that the token names, for at most 20 s",
     examples="sudo netagent join\nsudo netagent join 192.0.2.1 --token-file token",
 ):
     """Join a cluster with a token that `netagent invite` printed on a member. Without --token-file the
@@ -146,6 +148,7 @@ class LeaveCommand(
     command="leave",
     route="POST /v1/leave",
     brief="leave the cluster and return the addresses that this host owns",
+    waits="leading names away, ending connections, telling the other hosts",
     examples="sudo netagent leave\nsudo netagent leave --drain 60s",
 ):
     """Leave the cluster: withdraw the names of this host on all hosts, let open requests finish, detach all
@@ -157,6 +160,7 @@ class ForgetCommand(
     command="forget",
     route="POST /v1/forget",
     brief="remove hosts that are gone for good, and take over their addresses",
+    waits="waiting until the other hosts have acknowledged it",
     examples="sudo netagent forget h3\n"
     "sudo netagent forget h3 h4 --dead-for 72h\n"
     "sudo netagent forget --dead-for 7d",
@@ -187,6 +191,7 @@ class WithdrawCommand(
     command="withdraw",
     route="POST /v1/withdraw",
     brief="withdraw the names of this host before it goes down",
+    waits="waiting until the other hosts and their resolvers have followed",
     examples="sudo netagent withdraw\nsudo netagent withdraw --drain 0s",
 ):
     """Before this host goes down: withdraw the names of the host and its containers on all hosts, and let

@@ -123,6 +123,7 @@ class Declaration:
         within: str = "",
         also: str = "",
         examples: str = "",
+        waits: str = "",
         order: str = "",
         creates: bool = False,
         role: Role = Role.ADMIN,
@@ -138,6 +139,8 @@ class Declaration:
         self.verb, _, self.path = route.partition(" ")
         self.brief = brief
         self.examples = examples
+        self.waits = waits or "waiting for the agent"
+        """What the command line says on a terminal while the answer takes long."""
         self.order = tuple(order.split())
         """Fields by which the items of the answer are sorted, if that is a list."""
         self.creates = creates

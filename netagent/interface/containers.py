@@ -35,6 +35,7 @@ class NetworkCreateCommand(
     within="network",
     route="POST /v1/networks",
     brief="Create a network.",
+    waits="waiting until all hosts know the network",
     examples="sudo netagent network create app\n"
     "sudo netagent network create db --subnet 10.170.0.0/24 --internal",
     creates=True,
@@ -99,6 +100,7 @@ class NetworkSetCommand(
     within="network",
     route="POST /v1/networks/{network}/options",
     brief="Change options of a network.",
+    waits="waiting until all hosts know the change",
     examples="sudo netagent network set app --policy links\n"
     "sudo netagent network set app --answer nearest --service-addresses on\n"
     "sudo netagent network set app --internal yes",
@@ -183,6 +185,7 @@ class NetworkRemoveCommand(
     within="network",
     route="DELETE /v1/networks/{network}",
     brief="Remove a network.",
+    waits="detaching containers, removing devices, telling the other hosts",
     examples="sudo netagent network rm app\nsudo netagent network rm app --force",
 ):
     """Remove a network that has no endpoints."""
@@ -197,6 +200,7 @@ class NetworkPruneCommand(
     within="network",
     route="POST /v1/prune-networks",
     brief="Remove the networks that have no endpoints.",
+    waits="asking the other hosts which networks are empty",
     examples="sudo netagent network prune",
     order="name id",
 ):
@@ -258,6 +262,7 @@ class AttachCommand(
     route="POST /v1/endpoints",
     role=Role.ATTACH,
     brief="attach a container to a network",
+    waits="waiting for the network's devices and names",
     examples="sudo netagent attach netns:web1 --network app --service web --expose http=80/tcp\n"
     "sudo netagent attach pid:4711 --network app --name api --link db:database",
     creates=True,
@@ -350,6 +355,7 @@ class DetachCommand(
     route="DELETE /v1/endpoints/{endpoint}",
     role=Role.ATTACH,
     brief="detach it",
+    waits="waiting until names lead elsewhere, and open requests have ended",
     examples="sudo netagent detach web1\nsudo netagent detach web1 --drain 30s",
 ):
     """Remove a container's interface. All hosts drop its name first, and open connections get one second
@@ -392,6 +398,7 @@ class DrainCommand(
     route="POST /v1/drain",
     role=Role.ATTACH,
     brief="lead names away from a container, or from all of this host",
+    waits="waiting until names lead elsewhere, and no connection is open",
     examples="sudo netagent drain web1\nsudo netagent drain web1 --wait 30s && docker stop web1\n"
     "sudo netagent drain --host",
 ):
@@ -435,6 +442,7 @@ class CheckCommand(
     route="POST /v1/check",
     role=Role.ATTACH,
     brief="ask the checks of a container now, and show what comes back",
+    waits="waiting for what the checks answer",
     examples="sudo netagent check web1\nsudo netagent check web",
 ):
     """Ask the checks of a container of this host, or of all containers that this host has of a service, once and at

@@ -46,6 +46,7 @@ class StatusCommand(
     route="GET /v1/status",
     role=Role.READ,
     brief="show the state of this host on one screen",
+    waits="asking the agent, name servers and silent hosts",
     examples="netagent status\nnetagent status --json",
 ):
     """Show the state of this host on one screen, with a cure for each problem. Outside a cluster: the hosts
@@ -70,6 +71,7 @@ class ServicesCommand(
     route="GET /v1/services",
     role=Role.READ,
     brief="list the services and where they run",
+    waits="asking the hosts of other networks",
     examples="netagent services\nnetagent services --network app -o wide",
     order="network name",
 ):
@@ -84,6 +86,7 @@ class EndpointsCommand(
     route="GET /v1/endpoints",
     role=Role.READ,
     brief="list the containers and addresses",
+    waits="asking the hosts of other networks",
     examples="netagent endpoints --network app\nnetagent endpoints --watch --json",
     order="network name host id",
 ):
@@ -100,6 +103,7 @@ class FlowsCommand(
     command="flows",
     route="GET /v1/flows",
     brief="list who opened connections to whom in the last hour, and how often",
+    waits="asking all hosts",
     examples="netagent flows\nnetagent flows --from web --to db\nnetagent flows --refused --watch",
     order="from to network protocol port id",
     period_s=FLOWS_S,
@@ -175,6 +179,7 @@ class DoctorCommand(
     route="GET /v1/doctor",
     role=Role.READ,
     brief="check this host, and compare its kernel with the records; suggests a fix for each problem",
+    waits="comparing kernel, resolver and records",
     examples="sudo netagent doctor\nsudo netagent doctor --json",
 ):
     """Check this host, and compare its kernel with the records. Checks the kernel, its settings, ports,
@@ -214,6 +219,7 @@ class InspectCommand(
     route="GET /v1/inspect",
     role=Role.READ,
     brief="show everything known of a name, id, address or MAC; with --why, what is missing and why",
+    waits="asking the hosts of other networks",
     examples="netagent inspect web\nnetagent inspect 10.160.0.2\nsudo netagent inspect web --why",
 ):
     """Show everything known of one object on any host. An alias, the name or id of a container, or its
@@ -233,6 +239,7 @@ class LookupCommand(
     route="GET /v1/lookup",
     role=Role.READ,
     brief="show the DNS answer that a container gets for a name, and the reason",
+    waits="asking other hosts, or the host's name servers",
     examples="netagent lookup web.app\nnetagent lookup database --from web1\n"
     "netagent lookup web.app AAAA -o name",
 ):
@@ -289,6 +296,7 @@ class PingCommand(
     route="GET /v1/ping",
     role=Role.ATTACH,
     brief="test connectivity between containers or hosts, and show which layer drops the packets",
+    waits="sending packets and waiting for answers",
     examples="netagent ping web1 db\nnetagent ping web1 db:6379 --trace\nnetagent ping h2",
 ):
     """Test connectivity with small packets and with the largest that the network allows: from a container
@@ -325,6 +333,7 @@ class EventsCommand(
     command="events",
     route="GET /v1/events",
     brief="show what happened on this host, and who or what caused it",
+    waits="asking other hosts",
     examples="netagent events\nnetagent events --since 1h --kind member,warning\nnetagent events --since 15:50\n"
     "netagent events -f",
     order="happened_at host",

@@ -32,7 +32,8 @@ def test_what_takes_longer_is_said_on_the_terminal(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(client_commands, "WAITING_S", 0.0)
     with client_commands.waiting("asking the members"):
         assert terminal.written.wait(10)
-    assert terminal.getvalue().startswith("netagent: asking the members")
+    assert terminal.getvalue().startswith("netagent: asking the members … ")
+    assert terminal.getvalue().endswith("\x1b[K"), "nothing of it stays on the line"
 
 
 def test_a_script_and_a_quick_answer_see_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
