@@ -43,7 +43,8 @@ class Keyboard:
         return sum(took_s for took_s, _ in self.lines)
 
     def report(self, what: str) -> None:
-        print(f"{what}: {len(self.lines)} commands, {self.took_s:.1f} s")
+        load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
+        print(f"{what}: {len(self.lines)} commands, {self.took_s:.1f} s ({load})")
         for took_s, line in self.lines:
             print(f"  {took_s:5.1f} s  {line}")
 
