@@ -52,7 +52,7 @@ docs: .venv/.development ## write what the documents list of the code
 
 .PHONY: site
 site: .venv/.site ## the documents as a site, in dist/site; fails where a link or an anchor leads nowhere
-	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build # with --quiet it counts no warnings, and so refuses nothing
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --config-file docs/site/mkdocs.yml # with --quiet it counts no warnings, and so refuses nothing
 	@echo "== dist/site/index.html"
 
 .PHONY: test

@@ -17,6 +17,7 @@ import pytest
 from harness.browser import browser
 
 ROOT = Path(__file__).parents[1]
+CONFIG = "docs/site/mkdocs.yml"
 
 
 def load(name: str) -> ModuleType:
@@ -38,7 +39,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     # Not --quiet: MkDocs then counts no warnings, and so refuses nothing.
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        [
+            sys.executable,
+            "-m",
+            "mkdocs",
+            "build",
+            "--config-file",
+            CONFIG,
+            "--strict",
+            "--site-dir",
+            str(folder),
+        ],
         cwd=ROOT,
         check=False,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
