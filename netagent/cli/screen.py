@@ -470,7 +470,8 @@ def _suggested_links(_printer: Printer, _request: object, answer: schema.PolicyS
         for one in (one for one in links if one["from_host"] == host):
             more = f"; also allows {one['also']} that it did not use" if one["also"] else ""
             yield clean(
-                f"{one['command']}  # {', '.join(one['ports'])}: opened {one['openings']:,} times{more}"
+                f"{one['command']}  # {', '.join(one['ports'])}: opened {one['openings']:,} time"
+                f"{'' if one['openings'] == 1 else 's'}{more}"
             )
     for unused in answer["unused"]:
         yield clean(f"# on {unused['from_host']}, {unused['from']} did not use its link {unused['link']}")

@@ -200,6 +200,42 @@ def third_host_returns(reader: Reader) -> None:
     reader.wait(lambda: sorted(reader.alive("h1")) == reader.hosts, 30.0, "h3 has not returned")
 
 
+# -- events.md -----------------------------------------------------------------------------------------------------
+
+
+def things_happen(reader: Reader) -> None:
+    """One after the other, as h1 sees them."""
+
+    def await_event(text: str) -> None:
+        command = f"netagent events --since 1m | grep -q '{text}'"
+        reader.wait(lambda: reader.shell("h1", command).status == 0, 20.0, f"no event {text}")
+
+    reader.must("h1", "ip netns add web; netagent attach netns:web --network app")
+    reader.must("h1", "ip link set $(ip -o link | grep -o 'nx-[0-9a-f]*' | head -n 1) down")
+    await_event("by kernel")
+    with reader.agent_of("h2") as changing:
+        changing.kill_agent()
+    await_event("by host h2")
+    reader.must("h3", "netagent network rm db")
+    await_event("by host h3")
+
+
+# -- flows.md ------------------------------------------------------------------------------------------------------
+
+
+def opened(reader: Reader) -> None:
+    """A linked client and one without a link have connected to a database of another host."""
+    network("app", "--policy", "links")(reader)
+    reader.serves("h2", "db1", 5432, "--service", "db")
+    for client, options in (("web1", ("--service", "web", "--link", "db")), ("job1", ())):
+        reader.attach("h1", client, *options)
+    reader.wait(lambda: reader.finds("web1", "db"), 10.0, "no name db")
+    connects = "exec 3<>/dev/tcp/$(getent ahostsv4 db1 | sed 's/ .*//;q')/5432"
+    for _ in range(2):
+        reader.must("h1", connects, inside="web1")
+        assert reader.shell("h1", connects, inside="job1").status != 0
+
+
 # -- troubleshooting-hosts.md --------------------------------------------------------------------------------------
 
 
@@ -366,15 +402,23 @@ PAGES: dict[str, Page] = {
         typed={"sudo netagent drain web": Typed(before=shell("h1", "docker start web"))},
     ),
     f"{HOW_TO}/events.md": Page(
-        before=network("app"),
+        before=all_of(network("app"), network("db")),
         typed={
+            "netagent events --since 1h": Typed(before=things_happen),
             "netagent events -f": Typed(
                 lasts_until=prints(
                     r"removed network passing",
                     shell("h1", "netagent network create passing; netagent network rm passing"),
                 )
-            )
+            ),
         },
+        left_out=dict.fromkeys(
+            (
+                "journalctl -u netagent NETAGENT_EVENT=network",
+                "journalctl -u netagent NETAGENT_AUTHOR=alice -o json",
+            ),
+            NO_SYSTEMD,
+        ),
     ),
     f"{HOW_TO}/external-services.md": Page(before=network("app")),
     f"{HOW_TO}/feeds.md": Page(
@@ -413,7 +457,7 @@ PAGES: dict[str, Page] = {
         after=shell("h3", "nft delete table inet host_firewall"),
     ),
     f"{HOW_TO}/flows.md": Page(
-        before=network("app"),
+        before=opened,
         replaced={"dot -Tsvg": "grep digraph"},
     ),
     f"{HOW_TO}/install.md": Page(
@@ -436,6 +480,7 @@ PAGES: dict[str, Page] = {
         typed={"curl -i http://127.0.0.1:7958/healthz/service/web": Typed(shows="HTTP/1.1 200")},
     ),
     f"{HOW_TO}/maintenance.md": Page(
+        is_long=True,
         typed={
             "sudo netagent leave": Typed("h3", before=Reader.join_again),
             **{
@@ -564,6 +609,7 @@ PAGES: dict[str, Page] = {
         after=configured("h1", ""),
     ),
     f"{HOW_TO}/troubleshooting-hosts.md": Page(
+        is_long=True,
         typed={
             "sudo netagent forget h3": Typed(before=third_host_is_gone),
             "sudo netagent agent --seeds 192.0.2.1,192.0.2.2": Typed(

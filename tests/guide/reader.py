@@ -15,11 +15,12 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from guide.shown import Shown, commands, shape
 from lab.harness import Cluster
@@ -43,14 +44,19 @@ SETTLES_S = 15.0
 """Until a command shows what the page shows: what it depends on takes up to a few seconds."""
 STARTS_S = 40.0
 """Until what lasts has begun: an agent starts in a second, on a busy machine in many."""
-LEFT = (
-    "docker ps -aq | xargs -r docker rm -f; podman rm -fa -t 0; "
-    "for one in $(netagent endpoints --local -q); do netagent detach $one --drain 0s; done; "
-    "for one in $(ip netns list | cut -d' ' -f1); do ip netns pids $one | xargs -r kill -9; ip netns del $one; done; "
-    "for one in $(netagent token ls -q); do netagent token revoke $one; done; "
-    f"netagent undrain --host; rm -rf {HOME}"
-)
-"""Ends what a page has begun on a host."""
+ENDS = {
+    "docker": "docker ps -aq | xargs -r docker rm -f",
+    "podman": "podman rm -fa -t 0",
+    "attach": "for one in $(netagent endpoints --local -q); do netagent detach $one --drain 0s; done",
+    "ip netns": (
+        "for one in $(ip netns list | cut -d' ' -f1); do "
+        "ip netns pids $one | xargs -r kill -9; ip netns del $one; done"
+    ),
+    "token": "for one in $(netagent token ls -q); do netagent token revoke $one; done",
+    "--host": "netagent undrain --host",
+    "": f"rm -rf {HOME}",
+}
+"""What ends that which a page has begun on a host, by a word of what was typed there: each takes a moment."""
 
 Action = Callable[["Reader"], object]
 
@@ -85,6 +91,8 @@ class Page:
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Commands that are not typed, each with the reason."""
     after: Action | None = None
+    is_long: bool = False
+    """It takes a host away, and is one of the long tests."""
 
 
 class Reader(Cluster):
@@ -95,6 +103,8 @@ class Reader(Cluster):
         self.printed: dict[str, str] = {}
         """What the commands of this page have printed."""
         self._running: list[subprocess.Popen[str]] = []
+        self._typed_on = dict.fromkeys(self.hosts, " ".join(ENDS))
+        """All that was typed on a host since it was cleared."""
 
     # ---- a page
 
@@ -157,7 +167,7 @@ class Reader(Cluster):
         """Typed at a terminal, with the answer once the command asks: what is typed before may be thrown away."""
         script = f"exec script -qec {shlex.quote(line.removeprefix('sudo '))} /dev/null"
         process = subprocess.Popen(
-            self.lab.host(host).entering(self._argv(script, "")),
+            self._entering(host, script),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -182,7 +192,7 @@ class Reader(Cluster):
         log = self.lab.folder / f"reader-{len(self._running)}.log"
         with log.open("w") as sink:
             process = subprocess.Popen(
-                self.lab.host(how.on).entering(self._argv(f"exec {line.removeprefix('sudo ')}", how.inside)),
+                self._entering(how.on, f"exec {line.removeprefix('sudo ')}", how.inside),
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
@@ -208,17 +218,23 @@ class Reader(Cluster):
 
     def shell(self, host: str, line: str, *, inside: str = "", stdin: str = "") -> Finished:
         """A line of a shell on a host, or in a container of it."""
-        return self.lab.host(host).run(self._argv(line, inside), stdin=stdin, timeout_s=60.0)
+        return programs.run(self._entering(host, line, inside), stdin=stdin, timeout_s=60.0)
 
-    def must(self, host: str, line: str, *, stdin: str = "") -> str:
-        done = self.shell(host, line, stdin=stdin)
+    def must(self, host: str, line: str, *, inside: str = "", stdin: str = "") -> str:
+        """What a line has printed that must succeed."""
+        done = self.shell(host, line, inside=inside, stdin=stdin)
         assert done.status == 0, f"`{line}` on {host}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    @staticmethod
-    def _argv(line: str, inside: str) -> list[str]:
+    def _entering(self, host: str, line: str, inside: str = "") -> list[str]:
+        self._typed_on[host] += line
         within = ["ip", "netns", "exec", inside] if inside else []
-        return [*within, "bash", "-c", PRELUDE + line]
+        return self.lab.host(host).entering([*within, "bash", "-c", PRELUDE + line])
+
+    def attach(self, host: str, name: str, *options: str, command: Sequence[str] = ()) -> dict[str, Any]:
+        """As Cluster does it."""
+        self._typed_on[host] += "attach"
+        return super().attach(host, name, *options, command=command)
 
     def serves(self, host: str, name: str, port: int, *options: str) -> None:
         """A container with a web server."""
@@ -262,13 +278,17 @@ class Reader(Cluster):
         self.all_at_once(self._clear)
 
     def _clear(self, host: str) -> None:
-        self.lab.host(host).must(["bash", "-c", LEFT], timeout_s=60.0)
+        ends = "; ".join(command for word, command in ENDS.items() if word in self._typed_on[host])
+        self.lab.host(host).must(["bash", "-c", ends], timeout_s=60.0)
+        self._typed_on[host] = ""
 
     def _is_empty(self, host: str) -> bool:
-        return self.netagent(host, "network", "ls") == [] and self.held(host) == []
+        return not self.netagent(host, "network", "ls")
 
     def join_again(self) -> None:
         """Hosts that are in no cluster join the others."""
+        if all(sorted(self.alive(host)) == self.hosts for host in self.hosts):
+            return
         members = {host: self.try_netagent(host, "members", "-q") for host in self.hosts}
         inside = [host for host, done in members.items() if done.status == 0 and done.stdout.strip()]
         if not inside:

@@ -10,7 +10,7 @@ from guide.reader import Reader, readers
 from netlab.lab import Lab
 from netlab.topology import of_hosts
 
-pytestmark = [pytest.mark.lab, pytest.mark.runtimes]
+pytestmark = pytest.mark.runtimes
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,10 @@ def reader(new_lasting_lab: Callable[[], Lab]) -> Iterator[Reader]:
         yield one
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] if page.is_long else []) for name, page in PAGES.items()],
+)
 def test_a_reader_who_follows_it_sees_what_it_shows(reader: Reader, name: str) -> None:
     reader.begin()
     reader.follow(name, PAGES[name])
