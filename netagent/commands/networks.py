@@ -73,9 +73,15 @@ async def list_all(agent: Agent, request: asked.NetworkListCommand) -> schema.Li
     cluster = agent.member()
     overview = await overview_of(cluster)
     present = presenter(cluster, overview)
-    networks = list(overview.view.networks.items())
+    networks = overview.view.networks.items()
     shown = [one for name, one in networks if request.within is None or name in request.within]
-    return {"items": [await _with_use(cluster, present, network) for network in shown]}
+    # All spaces before the first pause: during one, a network may be removed.
+    spaces = [cluster.allocator.space(network.network_id) for network in shown]
+    return {
+        "items": [
+            await _with_use(present, network, space) for network, space in zip(shown, spaces, strict=True)
+        ]
+    }
 
 
 @answers(asked.NetworkInspectCommand)
@@ -85,14 +91,12 @@ async def inspect(agent: Agent, request: asked.NetworkInspectCommand) -> schema.
     network_id = network_called(cluster.live.view, request.network).network_id
     overview = await overview_of(cluster, {network_id})
     found = network_called(overview.view, network_id)  # it may have been removed while we asked other hosts
-    shown = await _with_use(cluster, presenter(cluster, overview), found)
-    return {**shown, "space": _own_space(cluster, network_id)}
+    own, space = _own_space(cluster, network_id), cluster.allocator.space(network_id)
+    return {**await _with_use(presenter(cluster, overview), found, space), "space": own}
 
 
-async def _with_use(cluster: Cluster, present: Presenter, network: NetworkView) -> schema.Network:
-    network_id = network.network_id
-    is_known = network_id not in present.unknown
-    space = cluster.allocator.space(network_id)
+async def _with_use(present: Presenter, network: NetworkView, space: AddressSpace) -> schema.Network:
+    is_known = network.network_id not in present.unknown
     use = await in_slices(space_use(present, network, space, is_known=is_known))
     return {**present.network(network), "use": use}
 
