@@ -172,6 +172,7 @@ async def tell(
         ),
         keyring=Keyring([RING_KEY]),
         label=bytes.fromhex(CLUSTER),
+        identity=None,
         rng=random.SystemRandom(),
         now=trio.current_time(),
         seeds=[(ADDRESS, gossip_port)],

@@ -24,6 +24,8 @@ from typing import Final
 from netgossip.codec.meta import record_address, restored, shown, wrap_meta
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
+from netgossip.errors import GossipUsageError
+from netgossip.join.identity import Identity
 from netgossip.membership.swim import Swim
 from netgossip.records.accepted_streams import JoinHandler
 from netgossip.records.replication import Replication
@@ -49,9 +51,10 @@ class GossipNode:
     """One node of the cluster. See types.py for how to drive the machine: feed it, drain it, keep its deadline.
 
     `address` is where others reach our gossip port, `record_port` the port of records on the same IP. `meta` (at most
-    400 bytes) is shown to all. `label` is the cluster's id. `rng` must be `random.SystemRandom` outside of tests.
-    `history` is what was persisted of earlier runs; its members are dialled like `seeds` until they answer. Raises
-    GossipUsageError for invalid arguments.
+    400 bytes) is shown to all. `label` is the cluster's id. `identity` signs our records, and then only signed ones
+    are believed of those that have signed once; None, for simulations: nothing is signed or checked. `rng` must be
+    `random.SystemRandom` outside of tests. `history` is what was persisted of earlier runs; its members are dialled
+    like `seeds` until they answer. Raises GossipUsageError for invalid arguments.
     """
 
     def __init__(
@@ -65,11 +68,14 @@ class GossipNode:
         history: History = NEW_NODE,
         keyring: Keyring,
         label: bytes,
+        identity: Identity | None,
         rng: random.Random,
         now: float,
         seeds: Sequence[Address] = (),
         join_handler: JoinHandler | None = None,
     ) -> None:
+        if identity is not None and identity.node_id != node_id:
+            raise GossipUsageError(f"the key is that of {identity.node_id}, not of {node_id}")
         self.node_id = node_id
         self._record_port = record_port
         self._stream_ids = itertools.count(1)
@@ -97,11 +103,13 @@ class GossipNode:
             boot_epoch=history.boot_epoch,
             keyring=keyring,
             cluster_label=label,
+            identity=identity,
             rng=rng,
             now=now,
             new_stream_id=lambda: self._new_stream(Channel.RECORD),
             own_logs=history.own_logs,
             replicas=history.replicas,
+            signers=history.signers,
             join_handler=join_handler,
             expect_peers=bool(history.members or seeds),
         )

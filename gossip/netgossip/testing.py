@@ -30,6 +30,7 @@ from typing import Final
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.deadlines import NEVER
+from netgossip.join.identity import Identity
 from netgossip.node import GossipNode
 from netgossip.records.accepted_streams import JoinHandler
 from netgossip.types import (
@@ -74,6 +75,7 @@ class Disk:
     incarnation: int = 1
     logs: dict[tuple[Scope, NodeId], Log] = field(default_factory=dict)
     members: dict[NodeId, Member] = field(default_factory=dict)
+    signers: set[NodeId] = field(default_factory=set)
 
     def note(self, event: EntriesChanged) -> None:
         """Record the event as an application's journal would."""
@@ -86,8 +88,10 @@ class Disk:
             if entry.value is not None or entry.version.sequence > event.collected
         }
         self.logs[event.scope, event.owner] = Log(
-            event.scope, event.owner, event.epoch, event.head, event.collected, kept
+            event.scope, event.owner, event.epoch, event.head, event.collected, kept, event.proof
         )
+        if event.proof:
+            self.signers.add(event.owner)
 
 
 class SimHost:
@@ -96,7 +100,11 @@ class SimHost:
     def __init__(self, cluster: SimCluster, name: str, ip: str, seeds: tuple[Address, ...]) -> None:
         self.name = name
         self.ip = ip
-        self.node_id: NodeId = sha256(name.encode()).hexdigest()[:32]
+        self.identity = Identity(sha256(name.encode()).digest()) if cluster.signs else None
+        """None from the next start on: it runs a release that signs no records and checks no proofs."""
+        self.node_id: NodeId = (
+            sha256(name.encode()).hexdigest()[:32] if self.identity is None else self.identity.node_id
+        )
         self.seeds = seeds
         self.disk = Disk()
         self.node: GossipNode | None = None
@@ -175,9 +183,11 @@ class SimHost:
                 members=[m for m in self.disk.members.values() if m.node_id != self.node_id],
                 own_logs=[log for log in logs if log.owner == self.node_id],
                 replicas=[log for log in logs if log.owner != self.node_id],
+                signers=sorted(self.disk.signers),
             ),
             keyring=Keyring([cluster.ring_key]),
             label=cluster.label,
+            identity=self.identity,
             rng=random.Random(f"{cluster.seed} {self.name} {self._starts}"),
             now=cluster.now,
             seeds=self.seeds,
@@ -302,7 +312,8 @@ class _End:
 
 
 class SimCluster:
-    """Hosts, their network and the clock. `latency_s` is the least and the most that a datagram takes."""
+    """Hosts, their network and the clock. `latency_s` is the least and the most that a datagram takes. `signs`: hosts
+    have identities, sign their records and check others'."""
 
     def __init__(
         self,
@@ -314,6 +325,7 @@ class SimCluster:
         latency_s: tuple[float, float] = (0.000_2, 0.001),
         ring_key: bytes = RING_KEY,
         label: bytes = LABEL,
+        signs: bool = False,
     ) -> None:
         self.seed = seed
         self.config = config if config is not None else GossipConfig.local()
@@ -321,6 +333,7 @@ class SimCluster:
         self.latency_s = latency_s
         self.ring_key = ring_key
         self.label = label
+        self.signs = signs
         self.now = 1000.0
         self.log: list[str] = []
         self.datagrams_sent = 0

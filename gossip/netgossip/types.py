@@ -145,6 +145,9 @@ class Log:
     head: int
     collected: int = 0
     entries: Mapping[bytes, Entry] = field(default_factory=dict)
+    proof: bytes = b""
+    """What the owner signed this version with; empty: nothing, or this node does not check it. Only of others' logs:
+    a node signs its own anew."""
 
 
 # Events: facts for the application, in the order in which they became true.
@@ -171,7 +174,7 @@ class EntriesChanged:
     """Entries of one owner in one scope became known, all of one delta together.
 
     The node's own changes are reported as well. With `replaced`, `entries` is the owner's whole log of the scope, and
-    every key that is not in it is gone.
+    every key that is not in it is gone. Without entries: only the proof of a log that was held before has come.
     """
 
     scope: Scope
@@ -181,6 +184,9 @@ class EntriesChanged:
     collected: int
     entries: tuple[Entry, ...]
     replaced: bool = False
+    proof: bytes = b""
+    """What another owner signed the log at this version with. Persist it with the log, and that the owner has signed
+    beyond the log's life (History.signers)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +243,16 @@ class IdentityContested:
 
 
 @dataclass(frozen=True, slots=True)
+class UnprovenLogHeard:
+    """Records came in the name of `owner` that it did not sign; they are refused. At most one event per minute and
+    owner."""
+
+    owner: NodeId
+    sender: NodeId
+    """The node that the message names as its sender. Each member can put another's name there."""
+
+
+@dataclass(frozen=True, slots=True)
 class OwnLogRaised:
     """A peer holds newer history of our own log than we do; our log of the scope continues at this epoch.
     Persist it."""
@@ -255,6 +271,7 @@ Event: TypeAlias = (
     | UnknownSourceHeard
     | IdentityConflict
     | IdentityContested
+    | UnprovenLogHeard
     | OwnLogRaised
 )
 
@@ -275,6 +292,8 @@ class History:
     own_logs: Sequence[Log] = ()
     replicas: Sequence[Log] = ()
     """The logs of other owners."""
+    signers: Sequence[NodeId] = ()
+    """Other owners that have signed a log once: what they did not sign is refused from then on."""
 
 
 @dataclass(frozen=True, slots=True)

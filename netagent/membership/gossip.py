@@ -132,6 +132,7 @@ class Gossip:
             history=history,
             keyring=Keyring(keys.keys),
             label=bytes.fromhex(keys.cluster_id),
+            identity=None,
             rng=random.SystemRandom(),
             now=trio.current_time(),
             join_handler=self.invitations.converse,

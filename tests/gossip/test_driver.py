@@ -41,6 +41,7 @@ class Host:
             meta=b"meta",
             keyring=Keyring([bytes(32)]),
             label=b"label",
+            identity=None,
             rng=random.Random(number),
             now=trio.current_time(),
             seeds=seeds,

@@ -10,21 +10,25 @@ from collections import Counter
 
 import pytest
 
+from netgossip.join.identity import Identity
 from netgossip.records.merge import Merge
+from netgossip.records.proofs import LogProofs
 from netgossip.records.table import Table
 from netgossip.records.wire import NO_VERSION, Delta
 from netgossip.slices import Slices, at_once
 from netgossip.types import EntriesChanged, NodeId, Version
 
-A, B, C = "aa" * 16, "bb" * 16, "cc" * 16
+IDENTITIES = {one.node_id: one for one in map(Identity, (bytes(32), b"b" * 32, b"c" * 32))}
+A, B, C = IDENTITIES
 NET = bytes(range(16))
 KEYS = [b"k%d" % number for number in range(6)]
 SEEDS = 150
 STEPS = 120
 
 
-def table(node_id: NodeId) -> Table:
-    made = Table(node_id=node_id, label=b"label", tombstone_s=2.0, now=0.0)
+def table(node_id: NodeId, *, signs: bool) -> Table:
+    proofs = LogProofs(IDENTITIES[node_id], b"label") if signs else None
+    made = Table(node_id=node_id, label=b"label", tombstone_s=2.0, now=0.0, proofs=proofs)
     made.hold(NET)
     return made
 
@@ -32,11 +36,11 @@ def table(node_id: NodeId) -> Table:
 class World:
     """B and C own logs; A's table is there twice."""
 
-    def __init__(self, seed: int, outcomes: Counter[tuple[Merge, bool]]) -> None:
+    def __init__(self, seed: int, outcomes: Counter[tuple[Merge, bool]], *, signs: bool) -> None:
         self.rng = random.Random(seed)
         self.outcomes = outcomes
-        self.owners = {B: table(B), C: table(C)}
-        self.piecewise, self.whole = table(A), table(A)
+        self.owners = {B: table(B, signs=signs), C: table(C, signs=signs)}
+        self.piecewise, self.whole = table(A, signs=signs), table(A, signs=signs)
         self.open: list[tuple[Slices[tuple[Merge, EntriesChanged | None]], Delta, bool]] = []
         self.versions: dict[NodeId, list[Version]] = {B: [NO_VERSION], C: [NO_VERSION]}
         self.now = 0.0
@@ -104,14 +108,15 @@ class World:
                 one.hold(NET)
 
 
+@pytest.mark.parametrize("signs", [False, True])
 def test_merging_in_slices_equals_merging_at_once_after_the_last_slice(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, signs: bool
 ) -> None:
-    monkeypatch.setattr("netgossip.records.table.ENTRIES_PER_SLICE", 1)
     monkeypatch.setattr("netgossip.records.record_log.ENTRIES_PER_SLICE", 1)
+    monkeypatch.setattr("netgossip.records.record_log.PROVEN_PER_SLICE", 1)
     outcomes: Counter[tuple[Merge, bool]] = Counter()
     for seed in range(SEEDS):
-        world = World(seed, outcomes)
+        world = World(seed, outcomes, signs=signs)
         for _ in range(STEPS):
             world.step()
     # The test is worth something only as long as it comes about all of these often.

@@ -35,6 +35,7 @@ def node(**changes: object) -> GossipNode:
         "meta": b"me",
         "keyring": Keyring([bytes(32)]),
         "label": b"label",
+        "identity": None,
         "rng": random.Random(1),
         "now": 0.0,
     }

@@ -146,6 +146,7 @@ def machine(node_id: str) -> Replication:
         boot_epoch=1,
         keyring=Keyring([bytes(32)]),
         cluster_label=b"label",
+        identity=None,
         rng=random.Random(node_id),
         now=0.0,
         new_stream_id=itertools.count(1).__next__,

@@ -304,6 +304,7 @@ def test_a_node_alternates_slices_of_members_and_of_records() -> None:
         meta=b"",
         keyring=Keyring([bytes(32)]),
         label=LABEL,
+        identity=None,
         rng=random.Random(1),
         now=NOW,
     )
@@ -332,6 +333,7 @@ def replication(number: int, logs: int, length: int = 1) -> Replication:
         boot_epoch=1,
         keyring=Keyring([bytes(32)]),
         cluster_label=LABEL,
+        identity=None,
         rng=random.Random(number),
         now=0.0,
         new_stream_id=itertools.count(1000 * number).__next__,

@@ -10,14 +10,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+from netgossip.join.identity import Identity
 from netgossip.records.merge import Merge
+from netgossip.records.proofs import LogProofs
 from netgossip.records.table import Table
 from netgossip.records.wire import Delta
 from netgossip.slices import at_once
 from netgossip.types import CLUSTER_SCOPE, Log, OwnLogRaised, Version
 
-OWNER = "0a" * 16
-READERS = ("01" * 16, "02" * 16, "03" * 16)
+IDENTITIES = {one.node_id: one for one in (Identity(bytes((n,)) * 32) for n in range(4))}
+OWNER, *READERS = IDENTITIES
 TOMBSTONE_S = 10.0
 
 keys = st.sampled_from([b"a", b"b", b"c", b"d"])
@@ -28,6 +30,7 @@ class TableMachine(RuleBasedStateMachine):
     """See the module."""
 
     deltas = Bundle("deltas")
+    signs = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +44,10 @@ class TableMachine(RuleBasedStateMachine):
 
     def new_table(self, node_id: str, own: Log | None = None) -> Table:
         logs = () if own is None else (own,)
-        return Table(node_id=node_id, label=b"l", tombstone_s=TOMBSTONE_S, now=self.now, own_logs=logs)
+        proofs = LogProofs(IDENTITIES[node_id], b"l") if self.signs else None
+        return Table(
+            node_id=node_id, label=b"l", tombstone_s=TOMBSTONE_S, now=self.now, proofs=proofs, own_logs=logs
+        )
 
     def note_truth(self) -> None:
         self.truth[self.owner.own_version(CLUSTER_SCOPE)] = live(self.owner)
@@ -100,6 +106,7 @@ class TableMachine(RuleBasedStateMachine):
                         reported[entry.key] = entry.value
                 assert reported == live(reader), "the event tells the whole change"
             else:
+                assert result not in (Merge.UNSIGNED, Merge.FORGED)
                 assert live(reader) == before
 
     @rule(receiver=readers)
@@ -160,5 +167,13 @@ def bring_up(owner: Table, reader: Table) -> None:
         assert at_once(reader.merge(whole, from_owner=True))[0] is Merge.APPLIED
 
 
-TableMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+class SignedTableMachine(TableMachine):
+    """The same laws hold where each log is proven: no proof of an owner that keeps to the rules is ever refused."""
+
+    signs = True
+
+
+for machine in (TableMachine, SignedTableMachine):
+    machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestTable = TableMachine.TestCase
+TestSignedTable = SignedTableMachine.TestCase

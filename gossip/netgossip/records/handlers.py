@@ -38,7 +38,16 @@ from netgossip.records.wire import (
     Vector,
 )
 from netgossip.slices import ENTRIES_PER_SLICE, ROWS_PER_SLICE, Slices, WorkQueue, at_once
-from netgossip.types import CLUSTER_SCOPE, Event, NodeId, ResponseReceived, Scope, ScopeSynced, Version
+from netgossip.types import (
+    CLUSTER_SCOPE,
+    Event,
+    NodeId,
+    ResponseReceived,
+    Scope,
+    ScopeSynced,
+    UnprovenLogHeard,
+    Version,
+)
 
 PUSHES_PER_SLICE: Final = 32
 """Bound of peers that a change of ours is sent to in one slice; beyond it: the others wait in the same order. Up to 1
@@ -46,6 +55,10 @@ ms."""
 LOGS_AT_ONCE: Final = 32
 """Bound of logs of others sent unasked to a peer that lacks them; beyond it: the peer pulls them, from one peer of a
 scope at a time."""
+UNPROVEN_LIMIT: Final = 64
+"""Bound of owners in whose name unproven records came; beyond it: the one of which none came for longest is dropped,
+and may be reported again within the minute."""
+UNPROVEN_EVERY_S: Final = 60.0
 NEWS_IN_DATAGRAMS: Final = 32
 """Changes that go in datagrams, which may be lost. More than these may go over a stream, and would be sent twice if
 asked for again."""
@@ -104,6 +117,8 @@ class MessageHandlers:
         self._look_at: float | None = None
         """The time of the last input after which a scope may have become synced."""
         self._is_pushing = False
+        self._unproven: dict[NodeId, float] = {}
+        """Owners in whose name unproven records came, and when that was last reported."""
         self._written = 0
         """Entries sent in the current slice so far."""
 
@@ -166,6 +181,11 @@ class MessageHandlers:
         from_owner = sender == delta.owner and item.fresh
         result, event = yield from self._table.merge(delta, from_owner=from_owner)
         self._counts[f"deltas_{result.value}"] += 1
+        if result in (Merge.UNSIGNED, Merge.FORGED):
+            # Not answered: the owner has not sent it, whomever the frame names, and an answer would go to the owner.
+            self._counts[f"refused_record_log_{result.value}"] += 1
+            self._report_unproven(delta.owner, sender, now)
+            return
         if event is not None:
             self._events.append(event)
         if self._transport.may_answer(item, now):
@@ -181,6 +201,15 @@ class MessageHandlers:
                 self._anti_entropy.compare(
                     delta.scope, owner, now
                 )  # the peer may not know any more that it said so
+
+    def _report_unproven(self, owner: NodeId, sender: NodeId, now: float) -> None:
+        reported_at = self._unproven.pop(owner, -UNPROVEN_EVERY_S)
+        if reported_at + UNPROVEN_EVERY_S <= now:
+            reported_at = now
+            self._events.append(UnprovenLogHeard(owner, sender))
+        self._unproven[owner] = reported_at
+        if len(self._unproven) > UNPROVEN_LIMIT:
+            del self._unproven[next(iter(self._unproven))]
 
     def _answer_delta(self, sender: NodeId, delta: Delta, result: Merge) -> None:
         held = self._table.version(delta.scope, delta.owner)
@@ -252,6 +281,10 @@ class MessageHandlers:
         self._dissemination.settled(sender, scope)
         self._anti_entropy.confirm(scope, sender)
         self.look_for_synced(now)
+        if theirs > NO_VERSION and self._table.lacks_proof(scope, sender):
+            # We took the log when its owner signed nothing, or from a peer that relays no proofs. If the owner signs
+            # now, it answers with the proof of what we hold, else not at all.
+            at_once(self._transport.send(sender, Fetch(scope, ((sender, theirs),))))
 
     def _taking_vector(self, sender: NodeId, vector: Vector, now: float) -> Slices[None]:
         scope = vector.scope
@@ -433,9 +466,10 @@ class MessageHandlers:
     ) -> Slices[None]:
         written = 1  # a delta without entries counts as well: a peer may ask for thousands
         if self._transport.has_room(peer):  # else: sent later, by the next comparison
-            delta = self._table.delta(scope, owner, since)
+            # A peer that has all of it, and asks all the same, lacks the proof.
+            delta = self._table.delta(scope, owner, since) or self._table.proof(scope, owner, since)
             if delta is not None:
-                if owner == self._node_id:
+                if owner == self._node_id and since < delta.version:
                     self._dissemination.sent(peer, scope, since, delta.version, now)
                 yield from self._transport.send(peer, delta)
                 self._counts["deltas_sent"] += 1

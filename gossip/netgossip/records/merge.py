@@ -36,6 +36,10 @@ class Merge(enum.Enum):
     REFUSED = "refused"
     """The delta is of a scope that we do not hold, of our own log, of a log that is too large, of an epoch that only
     its owner could announce, or too much together with all that we hold."""
+    UNSIGNED = "unsigned"
+    """The delta carries no proof, and its owner has signed before."""
+    FORGED = "forged"
+    """The owner did not sign the content that the delta leads to."""
 
 
 def reject_reason(delta: Delta, log: RecordLog | None, have: Version, *, from_owner: bool) -> Merge | None:

@@ -20,11 +20,13 @@ from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.errors import GossipUsageError
 from netgossip.histogram import Histogram
+from netgossip.join.identity import Identity
 from netgossip.records.accepted_streams import JoinHandler
 from netgossip.records.anti_entropy import AntiEntropy
 from netgossip.records.dissemination import Dissemination
 from netgossip.records.handlers import MessageHandlers
 from netgossip.records.peers import Peers
+from netgossip.records.proofs import LogProofs
 from netgossip.records.requests import Requests
 from netgossip.records.table import Table
 from netgossip.records.transport import RecordTransport
@@ -53,7 +55,8 @@ class Replication:
     """The record channel's machine; see types.py for the interface that it shares with the membership's.
 
     `rng` must be `random.SystemRandom` outside of tests: session nonces come from it. `expect_peers`: we have been in
-    a cluster before, or have seeds, so an empty membership at the start means little.
+    a cluster before, or have seeds, so an empty membership at the start means little. `identity`: signs our logs;
+    None: logs are neither signed nor checked.
     """
 
     def __init__(
@@ -64,11 +67,13 @@ class Replication:
         boot_epoch: int,
         keyring: Keyring,
         cluster_label: bytes,
+        identity: Identity | None,
         rng: random.Random,
         now: float,
         new_stream_id: Callable[[], StreamId],
         own_logs: Sequence[Log] = (),
         replicas: Sequence[Log] = (),
+        signers: Sequence[NodeId] = (),
         join_handler: JoinHandler | None = None,
         expect_peers: bool = False,
     ) -> None:
@@ -80,8 +85,10 @@ class Replication:
             label=cluster_label,
             tombstone_s=config.tombstone_s,
             now=now,
+            proofs=None if identity is None else LogProofs(identity, cluster_label),
             own_logs=own_logs,
             replicas=replicas,
+            signers=signers,
         )
         self._works = WorkQueue()
         self._transport = RecordTransport(
@@ -244,6 +251,10 @@ class Replication:
     def scopes_of(self, node_id: NodeId) -> frozenset[Scope]:
         """Scopes in which we hold a log of the owner."""
         return self._table.scopes_of(node_id)
+
+    def is_signer(self, node_id: NodeId) -> bool:
+        """True if what this node believes of the other's records is what that one signed."""
+        return self._table.is_signer(node_id)
 
     # Our own records.
 

@@ -19,6 +19,11 @@ Each delta carries the digest of the log that it leads to. An owner whose disk w
 below or beside its own history; receivers detect that by the digest (or by a version that is too low) and tell the
 owner, which raises the epoch and issues all that it has again.
 
+Where logs are proven (`proofs`), a delta counts only if its owner signed the content that it leads to, whichever peer
+sends it. An owner that has never signed is believed without; once it has, for any of its logs, it is believed only
+with its signature. A proof is kept with the log and relayed with each delta that ends at its version. Where what we
+hold is unproven, another content of the same version that is proven replaces it.
+
 A log that the application dropped leaves its version behind: copies that others still hold do not come back, a newer
 version does.
 """
@@ -41,9 +46,10 @@ from netgossip.records.merge import (
     reject_reason,
     verify,
 )
-from netgossip.records.record_log import ENTRY_BYTES, MODULUS, RecordLog
+from netgossip.records.proofs import LogProofs, names_owner
+from netgossip.records.record_log import ENTRY_BYTES, MODULUS, RecordLog, Sums
 from netgossip.records.wire import ENTRIES_LIMIT, KEY_LIMIT_BYTES, NO_VERSION, VALUE_LIMIT_BYTES, Delta, Row
-from netgossip.slices import ENTRIES_PER_SLICE, ROWS_PER_SLICE, Slices
+from netgossip.slices import ROWS_PER_SLICE, Slices
 from netgossip.types import (
     CLUSTER_SCOPE,
     EntriesChanged,
@@ -68,6 +74,9 @@ OWN_DROPPED_LIMIT: Final = 4096
 it: the oldest is dropped: a late statement brings an empty log back."""
 TOMBSTONES_LIMIT: Final = 64
 """Overdue tombstones of one of our logs that justify a change which only drops them: 32 KiB on each holder."""
+SIGNERS_LIMIT: Final = 65_536
+"""Bound of owners that are remembered as ones that sign; beyond it: the oldest is dropped. Its logs that are held
+need a signature all the same."""
 DROPPED_LIMIT = 65_536
 """Bound of logs that were dropped, each with its last version; beyond it: the oldest is dropped: a copy of that log
 may come back."""
@@ -83,12 +92,18 @@ class Table:
         label: bytes,
         tombstone_s: float,
         now: float,
+        proofs: LogProofs | None,
         own_logs: Iterable[Log] = (),
         replicas: Iterable[Log] = (),
+        signers: Iterable[NodeId] = (),
     ) -> None:
         self._node_id = node_id
         self._hash_key = blake2b(label, person=b"netgossip table").digest()
         self._tombstone_s = tombstone_s
+        self._proofs = proofs
+        """None: this node signs nothing, checks no proof and keeps none."""
+        self._signers: dict[NodeId, None] = {}
+        """Owners that have signed, the oldest first."""
         self._held: set[Scope] = {CLUSTER_SCOPE}
         self._logs: dict[Scope, dict[NodeId, RecordLog]] = {}
         self._fingerprints: dict[Scope, int] = {}
@@ -113,6 +128,10 @@ class Table:
         for log in replicas:
             if log.owner != node_id:
                 self._load(log)
+                if log.proof:
+                    self._note_signer(log.owner)
+        for owner in signers:
+            self._note_signer(owner)
 
     # Reading.
 
@@ -143,6 +162,15 @@ class Table:
         """Sum over the log's live entries; None when we do not hold it."""
         log = self._logs.get(scope, {}).get(owner)
         return None if log is None else log.digest
+
+    def is_signer(self, owner: NodeId) -> bool:
+        """True if the owner's logs count only with its signature: it has signed one, and this node checks that."""
+        return owner in self._signers
+
+    def lacks_proof(self, scope: Scope, owner: NodeId) -> bool:
+        """True for another's log that we hold without its proof, and could check."""
+        log = self._logs.get(scope, {}).get(owner)
+        return self._proofs is not None and log is not None and not log.proof and owner != self._node_id
 
     def fingerprint(self, scope: Scope) -> int:
         """Equal on two nodes exactly when their vectors are."""
@@ -182,7 +210,7 @@ class Table:
         log = self._logs.get(scope, {}).get(owner)
         if log is None:
             return None
-        return Log(scope, owner, log.epoch, log.head, log.collected, dict(log.entries))
+        return Log(scope, owner, log.epoch, log.head, log.collected, dict(log.entries), log.proof)
 
     def logs(self, scope: Scope) -> tuple[Log, ...]:
         """Copies of all logs of the scope, by owner."""
@@ -195,7 +223,23 @@ class Table:
         if log is None or since >= log.version:
             return None
         base = since.sequence if since.epoch == log.epoch and since.sequence >= log.collected else 0
-        return Delta(scope, owner, log.epoch, base, log.head, log.collected, log.digest, log.since(base))
+        return self._delta(scope, owner, log, base)
+
+    def proof(self, scope: Scope, owner: NodeId, of: Version) -> Delta | None:
+        """Return a delta without entries that brings a holder of our version the proof of it; None if we hold
+        another version, or no proof."""
+        log = self._logs.get(scope, {}).get(owner)
+        if log is None or log.version != of:
+            return None
+        delta = self._delta(scope, owner, log, log.head)
+        return delta if delta.proof else None
+
+    def _delta(self, scope: Scope, owner: NodeId, log: RecordLog, base: int) -> Delta:
+        if owner == self._node_id and self._proofs is not None and not log.proof:
+            # Once for each version that is sent, whichever peers it is sent to.
+            log.proof = self._proofs.sign(scope, log.version, log.set_hash)
+        entries = log.since(base)
+        return Delta(scope, owner, log.epoch, base, log.head, log.collected, log.digest, entries, log.proof)
 
     # Our own logs.
 
@@ -248,6 +292,7 @@ class Table:
 
     def _commit_scope(self, scope: Scope, group: list[Entry], now: float) -> EntriesChanged:
         log = self._own(scope)
+        log.proof = b""
         applied = []
         self._subtract(scope, self._node_id, log)
         self._collect(scope, log, now)
@@ -310,7 +355,7 @@ class Table:
         live = [] if log is None else [e for e in log.entries.values() if e.value is not None]
         if log is not None:
             self._subtract(scope, self._node_id, log)
-        raised = RecordLog(heard.epoch + 1, self._hash_key)
+        raised = self._new_log(heard.epoch + 1)
         for entry in live:
             raised.head += 1
             version = Version(raised.epoch, raised.head)
@@ -403,7 +448,7 @@ class Table:
         delta is prepared beside the table, and put there as a whole if it still fits by then. So its effect is that
         of a merge in one go at the time of the last slice."""
         if delta.base == 0:
-            log = RecordLog(delta.epoch, self._hash_key)
+            log = self._new_log(delta.epoch)
             if (useless := self._useless(delta, from_owner=from_owner)) is None:
                 yield from log.put_all(delta.entries)
                 log.head, log.collected = delta.head, delta.collected
@@ -415,7 +460,7 @@ class Table:
             # They are in order of sequence.
             at = bisect_right(delta.entries, head, key=lambda entry: entry.version.sequence)
             fresh = delta.entries[at:]
-            if len(fresh) <= ENTRIES_PER_SLICE:
+            if len(fresh) <= held.entries_per_slice:
                 return self._extend(held, delta, fresh)
             log = held.copy()
             yield from log.put_all(fresh)
@@ -429,16 +474,69 @@ class Table:
         if delta.epoch >= EPOCH_LIMIT and not from_owner:
             return Merge.REFUSED
         log = self._logs.get(delta.scope, {}).get(delta.owner)
-        return reject_reason(delta, log, self.version(delta.scope, delta.owner), from_owner=from_owner)
+        reason = reject_reason(delta, log, self.version(delta.scope, delta.owner), from_owner=from_owner)
+        if reason is Merge.KNOWN and self._brings_proof(delta, log):
+            reason = None
+        # What can be said without looking at an entry comes first: it costs the liar more than us.
+        return self._bad_form(delta) if reason is None else reason
+
+    def _brings_proof(self, delta: Delta, log: RecordLog | None) -> bool:
+        """True if the delta may prove what we hold unproven, or replace it at the same version."""
+        if self._proofs is None or log is None or not delta.proof:
+            return False
+        return not log.proof and delta.version == log.version
+
+    def _bad_form(self, delta: Delta) -> Merge | None:
+        """Return why the delta is refused whatever it leads to."""
+        if self._proofs is None:
+            return None
+        if delta.proof:
+            return None if names_owner(delta.proof, delta.owner) else Merge.FORGED
+        log = self._logs.get(delta.scope, {}).get(delta.owner)
+        signs = delta.owner in self._signers or (log is not None and bool(log.proof))
+        return Merge.UNSIGNED if signs else None
+
+    def _unproven(self, delta: Delta, set_hash: int) -> Merge | None:
+        """Return why the content to which the delta leads is not believed to be its owner's."""
+        if self._proofs is None or not delta.proof:
+            return self._bad_form(delta)  # again: between two slices the owner may have shown that it signs
+        is_valid = self._proofs.is_valid(delta.proof, delta.scope, delta.owner, delta.version, set_hash)
+        return None if is_valid else Merge.FORGED
+
+    def _unfit(self, delta: Delta, log: RecordLog, sums: Sums, entries: int) -> Merge | None:
+        """Return why a delta that leads from `log`, which we hold, to this content is not applied. Where the fault
+        may be in what we hold, the whole log is asked for: it is judged alone."""
+        match verify(delta, sums.digest, sums.size_bytes, entries) or self._unproven(delta, sums.set_hash):
+            case Merge.REFUSED:
+                return Merge.DIVERGED  # a liar may have added tombstones, which no proof covers
+            case Merge.FORGED if not log.proof:
+                return Merge.DIVERGED
+            case reason:
+                return reason
+
+    def _note_proof(self, delta: Delta, log: RecordLog) -> None:
+        """Keep the proof of the log that the delta led to."""
+        log.proof = delta.proof if self._proofs is not None else b""
+        if log.proof:
+            self._note_signer(delta.owner)
+
+    def _note_signer(self, owner: NodeId) -> None:
+        if self._proofs is not None and owner != self._node_id:
+            self._signers[owner] = None
+            if len(self._signers) > SIGNERS_LIMIT:
+                del self._signers[next(iter(self._signers))]
 
     def _replace(self, delta: Delta, log: RecordLog) -> tuple[Merge, EntriesChanged | None]:
         """Put a log that is made from the delta alone."""
         if verify(delta, log.digest, log.size_bytes, len(log.entries)) is not None:
             return Merge.REFUSED, None
+        if (unproven := self._unproven(delta, log.set_hash)) is not None:
+            return unproven, None
         held = self._logs.get(delta.scope, {}).get(delta.owner)
         if self._is_too_much(log.weight_bytes - (held.weight_bytes if held is not None else 0)):
             return Merge.REFUSED, None
         self._dropped.pop((delta.scope, delta.owner), None)
+        self._note_proof(delta, log)
         self._put(delta, log)
         return Merge.APPLIED, _changed(delta.scope, delta.owner, log, delta.entries, replaced=True)
 
@@ -446,11 +544,12 @@ class Table:
         self, log: RecordLog, delta: Delta, fresh: tuple[Entry, ...]
     ) -> tuple[Merge, EntriesChanged | None]:
         """Put `log`, a copy of the one that we hold with `fresh` added."""
-        if (refused := verify(delta, log.digest, log.size_bytes, len(log.entries))) is not None:
+        if (refused := self._unfit(delta, log, log.sums, len(log.entries))) is not None:
             return refused, None
         if self._is_too_much(log.weight_bytes - self._logs[delta.scope][delta.owner].weight_bytes):
             return Merge.REFUSED, None
         log.reach(delta.head, delta.collected)
+        self._note_proof(delta, log)
         self._put(delta, log)
         return Merge.APPLIED, _changed(delta.scope, delta.owner, log, fresh)
 
@@ -468,34 +567,38 @@ class Table:
         self, log: RecordLog, delta: Delta, fresh: tuple[Entry, ...]
     ) -> tuple[Merge, EntriesChanged | None]:
         """Add a few entries in place: copying a large log would cost more."""
-        digest, size_bytes = log.digest_after(fresh)
+        sums = log.sums_after(fresh)
         added = sum(entry.key not in log.entries for entry in fresh)
-        if (refused := verify(delta, digest, size_bytes, len(log.entries) + added)) is not None:
+        if (refused := self._unfit(delta, log, sums, len(log.entries) + added)) is not None:
             return refused, None
-        if self._is_too_much(size_bytes - log.size_bytes + added * ENTRY_BYTES):
+        if self._is_too_much(sums.size_bytes - log.size_bytes + added * ENTRY_BYTES):
             return Merge.REFUSED, None
         self._subtract(delta.scope, delta.owner, log)
-        for entry in fresh:
-            log.put(entry)
+        log.put_few(fresh, sums)
         log.reach(delta.head, delta.collected)
+        self._note_proof(delta, log)
         self._add(delta.scope, delta.owner, log)
         return Merge.APPLIED, _changed(delta.scope, delta.owner, log, fresh)
 
     # Internals.
 
+    def _new_log(self, epoch: int) -> RecordLog:
+        return RecordLog(epoch, self._hash_key, has_set_hash=self._proofs is not None)
+
     def _own(self, scope: Scope) -> RecordLog:
         self._use(scope)
         logs = self._logs.setdefault(scope, {})
         if self._node_id not in logs:
-            logs[self._node_id] = RecordLog(1, self._hash_key)
+            logs[self._node_id] = self._new_log(1)
             self._own_scopes.add(scope)
             self._add(scope, self._node_id, logs[self._node_id])
         return logs[self._node_id]
 
     def _load(self, saved: Log) -> None:
-        log = RecordLog.load(saved, self._hash_key)
+        log = RecordLog.load(saved, self._hash_key, has_set_hash=self._proofs is not None)
         self._logs.setdefault(saved.scope, {})[saved.owner] = log
         if saved.owner == self._node_id:
+            log.proof = b""  # signed anew: not with the key of a former identity
             self._own_scopes.add(saved.scope)
             if log.head == 0:
                 self._note_reported(saved.scope, "")
@@ -523,6 +626,7 @@ class Table:
         for scope, logs in self._logs.items():
             for owner, log in logs.items():
                 log.check_invariants()
+                assert self._proofs is not None or not log.proof
                 assert all(entry.owner == owner and entry.scope == scope for entry in log.entries.values())
             rows = sum(self._row_hash(owner, log) for owner, log in logs.items())
             assert self.fingerprint(scope) == rows % MODULUS
@@ -533,4 +637,4 @@ class Table:
 def _changed(
     scope: Scope, owner: NodeId, log: RecordLog, entries: tuple[Entry, ...], *, replaced: bool = False
 ) -> EntriesChanged:
-    return EntriesChanged(scope, owner, log.epoch, log.head, log.collected, entries, replaced)
+    return EntriesChanged(scope, owner, log.epoch, log.head, log.collected, entries, replaced, log.proof)

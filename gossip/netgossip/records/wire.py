@@ -13,8 +13,9 @@ that it does not know, and whole messages of a kind that it does not know.
     Request, Response   an application's request to one peer
     Part                a part of one of these that is longer than a datagram (see parts.py)
 
-`digest` is a 128-bit sum over a log's live entries and `signature` has room for the owner's signature over (scope,
-epoch, head, digest), so that what a third host relays can be proven; it is empty now and relayed unchanged.
+`digest` is a 128-bit sum over a log's live entries. `proof` is the owner's public key and its signature over what the
+log holds at the delta's version (proofs.py), so that what a third host relays is proven; empty from an owner whose
+release signs nothing. Releases that know no proofs leave it out of what they relay.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ ROWS_LIMIT: Final = 65_536
 be members. Each takes about 300 bytes of memory, and may take as few as five on the wire."""
 PAYLOAD_LIMIT_BYTES: Final = 1000
 """Limit of a request or response: with all wrapping it stays one datagram."""
-SIGNATURE_LIMIT_BYTES: Final = 128
+PROOF_LIMIT_BYTES: Final = 128
 NONCE_BYTES: Final = 8
 PARTS_LIMIT: Final = 8
 """Bound of parts of one message, each a datagram; beyond it: it goes over a stream. A stream has flow control."""
@@ -82,7 +83,7 @@ class Delta:
     collected: int
     digest: int
     entries: tuple[Entry, ...]
-    signature: bytes = b""
+    proof: bytes = b""
 
     @property
     def version(self) -> Version:
@@ -209,9 +210,9 @@ def _head(message: Message) -> list[_Field]:
             return [1, nonce]
         case Welcome(nonce, assembles):
             return [2, nonce, assembles] if assembles else [2, nonce]
-        case Delta(scope, owner, epoch, base, head, collected, digest, entries, signature):
+        case Delta(scope, owner, epoch, base, head, collected, digest, entries, proof):
             own: list[_Field] = [3, scope, bytes.fromhex(owner), epoch, base, head, collected]
-            return [*own, _digest(digest), signature, len(entries)]
+            return [*own, _digest(digest), proof, len(entries)]
         case DeltaAck(scope, holding, held, own_version):
             return [4, scope, holding, *held, *own_version]
         case Digest(scope, fingerprint):
@@ -359,7 +360,7 @@ class _Reader:
 def _parse_delta(reader: _Reader) -> Slices[Message]:
     scope, owner, epoch = reader.scope(), reader.node(), reader.integer()
     base, head, collected, digest = reader.integer(), reader.integer(), reader.integer(), reader.digest()
-    signature = reader.data(most=SIGNATURE_LIMIT_BYTES)
+    proof = reader.data(most=PROOF_LIMIT_BYTES)
     if not (epoch >= 1 and base <= head and collected <= head and (base == 0 or collected <= base)):
         raise WireError("a delta whose bounds contradict each other")
     entries: dict[bytes, Entry] = {}
@@ -376,7 +377,7 @@ def _parse_delta(reader: _Reader) -> Slices[Message]:
         entries[key] = Entry(scope, owner, key, value, Version(epoch, sequence))
         if number % ENTRIES_PER_SLICE == 0:
             yield
-    return Delta(scope, owner, epoch, base, head, collected, digest, tuple(entries.values()), signature)
+    return Delta(scope, owner, epoch, base, head, collected, digest, tuple(entries.values()), proof)
 
 
 def _parse_vector(reader: _Reader) -> Slices[Message]:

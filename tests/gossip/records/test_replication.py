@@ -60,6 +60,7 @@ def replication(
         boot_epoch=1,
         keyring=Keyring([bytes(32)]),
         cluster_label=LABEL,
+        identity=None,
         rng=random.Random(node_id),
         now=0.0,
         new_stream_id=itertools.count(1).__next__,

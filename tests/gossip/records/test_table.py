@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +20,16 @@ OWNER, READER, THIRD = "0a" * 16, "0b" * 16, "0c" * 16
 NET = bytes(range(16))
 
 
-def table(node_id: str, **logs: tuple[Log, ...]) -> Table:
-    return Table(node_id=node_id, label=b"label", tombstone_s=60.0, now=0.0, **logs)
+def table(node_id: str, own_logs: Iterable[Log] = (), replicas: Iterable[Log] = ()) -> Table:
+    return Table(
+        node_id=node_id,
+        label=b"label",
+        tombstone_s=60.0,
+        now=0.0,
+        proofs=None,
+        own_logs=own_logs,
+        replicas=replicas,
+    )
 
 
 def put(
@@ -129,7 +138,7 @@ class Counting(dict[bytes, Entry]):
 
 
 def test_tombstones_are_dropped_without_a_look_at_the_live_entries() -> None:
-    log = RecordLog(1, b"key")
+    log = RecordLog(1, b"key", has_set_hash=False)
     for number in range(1, 1001):
         log.put(Entry(CLUSTER_SCOPE, OWNER, b"%d" % number, b"v", Version(1, number)))
     log.put(Entry(CLUSTER_SCOPE, OWNER, b"7", None, Version(1, 1001)))
@@ -293,7 +302,7 @@ def many(owner: str, count: int, size: int = 0) -> Delta:
         Entry(CLUSTER_SCOPE, owner, n.to_bytes(3, "big"), bytes(size), Version(1, n))
         for n in range(1, count + 1)
     )
-    log = RecordLog(1, table(READER)._hash_key)
+    log = RecordLog(1, table(READER)._hash_key, has_set_hash=False)
     for entry in entries:
         log.put(entry)
     return Delta(CLUSTER_SCOPE, owner, 1, 0, count, 0, log.digest, entries)
