@@ -25,7 +25,7 @@ Slices: TypeAlias = Generator[None, None, T]
 ENTRIES_PER_SLICE: Final = 256
 """Bound of entries read, merged or written in one slice; beyond it: the rest waits in order; no stream brings more
 meanwhile. Up to 1 ms."""
-PROVEN_PER_SLICE: Final = 128
+PROVEN_PER_SLICE: Final = 64
 """Bound of entries of a proven log merged in one slice, each of which is hashed at length; beyond it: the rest waits
 in order; no stream brings more meanwhile. Up to 1 ms."""
 ROWS_PER_SLICE: Final = 512

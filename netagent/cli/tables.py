@@ -284,6 +284,7 @@ MEMBERS = (
     Column("HEALTH", lambda m: "as its agent last said" if m.get("outdated") else ""),
     Column("PATH MTU", _path_mtu, wide=True),
     Column("LOSS", _loss, wide=True),
+    Column("RECORDS", lambda m: m.get("records", ""), wide=True),
     Column("ID", lambda m: m["id"], wide=True),
 )
 

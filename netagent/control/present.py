@@ -29,13 +29,15 @@ from netgossip.slices import Slices, merge_sort
 
 @dataclass(frozen=True, slots=True)
 class ProbeView:
-    """Results of probing a host."""
+    """What this host has found out of another one beside its records."""
 
     rtt_s: float | None = None
     path: PathStatus | None = None
     """None: the host is in no network of this one."""
     lacks_udp: bool = False
     """Its agent answers this host by TCP or through other hosts, but not by UDP."""
+    signs: bool | None = None
+    """Its records count only with its signature; None: not known."""
 
 
 MAX_NOT_UP: Final = 10
@@ -316,7 +318,7 @@ class Presenter:
         if host.agent is AgentState.LEFT:
             answers, path = "unknown", "unknown"
         record, found = host.record, sight.path
-        return {
+        shown: schema.MemberInfo = {
             "id": host.host_id,
             "name": host.unique_name or host.name,
             "address": host.address,
@@ -333,6 +335,9 @@ class Presenter:
             "outdated": host.agent is AgentState.DEAD and not host.is_gone and not local,
             "lacks_udp": sight.lacks_udp and host.agent is AgentState.ALIVE and not local,
         }
+        if sight.signs is not None:
+            shown["records"] = "signed" if sight.signs else "unsigned"
+        return shown
 
     def _address_here(self) -> str:
         here = self.view.hosts.get(self.view.local)

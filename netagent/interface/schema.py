@@ -379,6 +379,9 @@ class MemberInfo(TypedDict):
     said."""
     lacks_udp: NotRequired[bool]
     """True if its agent answers this host by TCP or through other hosts, but not by UDP."""
+    records: NotRequired[Literal["signed", "unsigned"]]
+    """`signed`: of this host's records, the host that answers believes only what this host has signed. `unsigned`: it
+    has seen no signature yet, as of a release that makes none."""
     why: NotRequired[Why]
     """Only in `inspect --why`."""
 

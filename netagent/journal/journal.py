@@ -22,6 +22,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,6 +61,7 @@ class Journal:
         self._lock_fd = lock_fd
         self._reader = reader
         self._behind = WriteBehind()
+        self._signers = {str(owner) for (owner,) in reader.execute("SELECT owner FROM signer")}
         (self.boot_epoch,) = reader.execute("SELECT value FROM counter WHERE name = 'boot_epoch'").fetchone()
         self._writer = Writer(path, writing, self._behind)
 
@@ -176,6 +178,10 @@ class Journal:
     def note_replica(self, event: EntriesChanged) -> None:
         """Note a change of another host's log."""
         self._behind.note_log(event)
+        if event.proof and event.owner not in self._signers and len(self._signers) < statements.MAX_SIGNERS:
+            # Not with the log: that may be dropped, and who signed once is never believed without again.
+            self._signers.add(event.owner)
+            self._behind.note_latest(("signer", event.owner), (statements.add_signer(event.owner),))
         self._writer.note_behind()
 
     def note_replica_dropped(self, scope: Scope, owner: NodeId) -> None:
@@ -184,8 +190,19 @@ class Journal:
         self._writer.note_behind()
 
     def load_replicas(self) -> list[Log]:
-        """Other hosts' logs, as far as they had been written."""
-        return stored_logs(self._read, "replica")
+        """Other hosts' logs, as far as they had been written, with what they signed them with."""
+        proofs = {
+            (scope, owner, epoch, head): proof
+            for scope, owner, epoch, head, proof in self._read("SELECT * FROM replica_proof")
+        }
+        return [
+            replace(log, proof=proofs.get((log.scope, log.owner, log.epoch, log.head), b""))
+            for log in stored_logs(self._read, "replica")
+        ]
+
+    def load_signers(self) -> list[NodeId]:
+        """Other hosts that have signed their records once."""
+        return sorted(self._signers)
 
     def note_member(self, member: Member) -> None:
         """Note a node as the membership sees it now."""

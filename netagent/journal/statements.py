@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from netagent.journal.rows import LocalEndpointRow, endpoint_to_json
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.records import ServiceKey
-from netgossip.types import Entry, Log, Member, NodeId, Scope
+from netgossip.types import Entry, Log, Member, NodeId, Scope, Version
 
 Family: TypeAlias = Literal["own", "replica"]
 Value: TypeAlias = str | bytes | int | float | None
@@ -47,6 +47,10 @@ DEPARTED: Final = "departed "
 MAX_DEPARTED: Final = 4096
 """Bound of members evicted or reaped, and other counters, that are kept on disk; beyond it: further ones are lost at
 a restart. The recordings that they protect from are of hosts that a cluster really had."""
+
+MAX_SIGNERS: Final = 65_536
+"""Bound of hosts of which the disk has that they sign their records; beyond it: further ones are lost at a restart,
+and learned again with their next signed record. Evicted hosts count, because their names are never free again."""
 
 SCHEMA: Final = (
     _LOG_TABLES.format("own")
@@ -95,6 +99,12 @@ CREATE TABLE IF NOT EXISTS idle_service (
     network_id TEXT NOT NULL, service TEXT NOT NULL, group_name TEXT NOT NULL, since_s INTEGER NOT NULL,
     PRIMARY KEY (network_id, service, group_name)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS replica_proof (
+    scope BLOB NOT NULL, owner TEXT NOT NULL,
+    epoch INTEGER NOT NULL, head INTEGER NOT NULL, proof BLOB NOT NULL,
+    PRIMARY KEY (scope, owner)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS signer (owner TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 """Tables that a release which does not know them may leave as they are: they need no further version, so that it can
 still open the file."""
@@ -153,6 +163,21 @@ def set_log(family: Family, log: Log) -> Statement:
     )
 
 
+def set_proof(scope: Scope, owner: NodeId, version: Version, proof: bytes) -> Statement:
+    """Save what another host signed its log at this version with. It does not count for another version, to which a
+    release that knows no proofs may move the log."""
+    return Statement(
+        "INSERT OR REPLACE INTO replica_proof VALUES (?, ?, ?, ?, ?)", (scope, owner, *version, proof)
+    )
+
+
+def add_signer(owner: NodeId) -> Statement:
+    """Save that a host signs its records, as long as there is room."""
+    return Statement(
+        "INSERT OR IGNORE INTO signer SELECT ? WHERE (SELECT count(*) FROM signer) < ?", (owner, MAX_SIGNERS)
+    )
+
+
 def replace_log(family: Family, log: Log) -> list[Statement]:
     """Write the whole log again."""
     return [
@@ -163,10 +188,10 @@ def replace_log(family: Family, log: Log) -> list[Statement]:
 
 
 def drop_log(family: Family, scope: Scope, owner: NodeId) -> list[Statement]:
-    """Delete a log."""
+    """Delete a log, and its proof."""
+    tables = [f"{family}_entry", f"{family}_log", *(["replica_proof"] if family == "replica" else [])]
     return [
-        Statement(f"DELETE FROM {family}_entry WHERE scope = ? AND owner = ?", (scope, owner)),
-        Statement(f"DELETE FROM {family}_log WHERE scope = ? AND owner = ?", (scope, owner)),
+        Statement(f"DELETE FROM {table} WHERE scope = ? AND owner = ?", (scope, owner)) for table in tables
     ]
 
 
@@ -299,7 +324,8 @@ def unfence(endpoint_id: EndpointId) -> Statement:
 
 
 def start_anew() -> list[Statement]:
-    """Delete all that the former identity wrote or knew, except the members to dial and what is fenced."""
-    logs = ("own_log", "own_entry", "replica_log", "replica_entry")
+    """Delete all that the former identity wrote or knew, except the members to dial, which hosts sign, and what is
+    fenced."""
+    logs = ("own_log", "own_entry", "replica_log", "replica_entry", "replica_proof")
     others = ("endpoint", "cooling", "silence", "freed_service_offset", "idle_service")
     return [Statement(f"DELETE FROM {table}") for table in (*logs, *others)]

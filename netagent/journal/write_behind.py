@@ -15,8 +15,8 @@ from collections.abc import Hashable, Iterator
 from itertools import chain
 from typing import Final, TypeAlias
 
-from netagent.journal.statements import Statement, collect, drop_log, put_entry, set_log
-from netgossip.types import EntriesChanged, Entry, Log, NodeId, Scope
+from netagent.journal.statements import Statement, collect, drop_log, put_entry, set_log, set_proof
+from netgossip.types import EntriesChanged, Entry, Log, NodeId, Scope, Version
 
 MAX_ENTRIES: Final = 50_000
 """Bound of other hosts' entries to be written; beyond it: that log's copy on disk is dropped and fetched again.
@@ -28,15 +28,17 @@ _LogKey: TypeAlias = tuple[Scope, NodeId]
 class _Notes:
     """What waits of one log."""
 
-    __slots__ = ("collected", "entries", "epoch", "head", "is_whole")
+    __slots__ = ("collected", "entries", "epoch", "head", "is_whole", "proof")
 
     def __init__(self) -> None:
+        self.proof = b""
         self.epoch = self.head = self.collected = 0
         self.entries: dict[bytes, Entry] = {}
         self.is_whole = False
 
     def add(self, event: EntriesChanged) -> None:
         self.epoch, self.head, self.collected = event.epoch, event.head, event.collected
+        self.proof = event.proof
         if event.replaced:
             self.entries.clear()
             self.is_whole = True
@@ -49,6 +51,8 @@ class _Notes:
             yield put_entry("replica", entry)
         yield set_log("replica", Log(*key, self.epoch, self.head, self.collected, self.entries))
         yield from collect("replica", *key, self.collected)
+        if self.proof:
+            yield set_proof(*key, Version(self.epoch, self.head), self.proof)
 
 
 class WriteBehind:

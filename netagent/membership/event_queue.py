@@ -50,6 +50,7 @@ from netgossip.types import (
     Scope,
     ScopeSynced,
     UnknownSourceHeard,
+    UnprovenLogHeard,
     Version,
 )
 
@@ -388,6 +389,14 @@ class EventQueue:
                 # One author for all strangers: a forger of addresses pushes out only such events.
                 refused = marked(EventKind.REFUSAL, source[0], author=_STRANGER)
                 self._limited.warning(source[0], f"refused packets from {source[0]}: {reason}", refused)
+            case UnprovenLogHeard(owner=owner, sender=sender):
+                named, author = _host(self._live.view, owner), _host(self._live.view, sender)
+                self._limited.warning(
+                    f"unproven {owner}",
+                    f"refused records in the name of host {named.name} that it has not signed, from a message in the"
+                    f" name of {author.name}",
+                    marked(EventKind.REFUSAL, owner[:8], author=author),
+                )
             case IdentityConflict(address=address):
                 self.heard.identity_conflict = address[0], self._clock()
                 self._limited.warning(

@@ -81,7 +81,7 @@ class Gossip:
         self._nursery: trio.Nursery
         self._answer: Callable[[HostId, bytes], Awaitable[bytes]]
         self.invitations = Invitations(identity, os.urandom, self._credentials, _note_admitted)
-        self.node = self._node(keys, history)
+        self.node = self._node(keys, identity, history)
         self._driver = Driver(
             self.node,
             sockets,
@@ -121,7 +121,7 @@ class Gossip:
         )
         self._intake = TaskRunner(self.event_queue)
 
-    def _node(self, keys: ClusterKeys, history: History) -> GossipNode:
+    def _node(self, keys: ClusterKeys, identity: Identity, history: History) -> GossipNode:
         """Build the node as it was when the journal was last written, with counters above all that it used then."""
         return GossipNode(
             config=_PROFILES[self._config.timing](),
@@ -132,7 +132,7 @@ class Gossip:
             history=history,
             keyring=Keyring(keys.keys),
             label=bytes.fromhex(keys.cluster_id),
-            identity=None,
+            identity=identity,
             rng=random.SystemRandom(),
             now=trio.current_time(),
             join_handler=self.invitations.converse,

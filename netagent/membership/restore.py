@@ -40,6 +40,7 @@ def restore(journal: Journal, local: HostId) -> RestoredState:
             departed=journal.load_departed(),
             own_logs=own_logs,
             replicas=replicas,
+            signers=journal.load_signers(),
         ),
         rows=journal.load_endpoints(),
         fenced=journal.load_fenced(),

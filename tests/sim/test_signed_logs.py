@@ -56,7 +56,7 @@ def send(cluster: SimCluster, by: SimHost, to: SimHost, delta: Delta, *, name: N
 
 def refused(host: SimHost) -> int:
     counts = host.running.statistics()
-    names = ("record_refused_record_log_forged", "record_refused_record_log_unsigned")
+    names = ("record_refused_log_forged", "record_refused_log_unsigned")
     return int(sum(counts.get(name, 0) for name in names))
 
 

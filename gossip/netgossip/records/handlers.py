@@ -183,7 +183,7 @@ class MessageHandlers:
         self._counts[f"deltas_{result.value}"] += 1
         if result in (Merge.UNSIGNED, Merge.FORGED):
             # Not answered: the owner has not sent it, whomever the frame names, and an answer would go to the owner.
-            self._counts[f"refused_record_log_{result.value}"] += 1
+            self._counts[f"refused_log_{result.value}"] += 1
             self._report_unproven(delta.owner, sender, now)
             return
         if event is not None:

@@ -503,3 +503,40 @@ def test_what_concerns_services_outlasts_a_restart_until_it_is_over(reopen: Reop
     journal.note_network_gone(network)
     journal = reopen()
     assert (list(journal.load_freed_service_offsets()), journal.load_idle_services()) == ([], {})
+
+
+def test_a_replica_keeps_its_proof_at_its_version_and_who_signs_is_known_for_good(reopen: Reopen) -> None:
+    journal = reopen()
+    signed = dataclasses.replace(changed(entry(b"k", 1, owner=OTHER), head=1), proof=b"first")
+    journal.note_replica(signed)
+    journal.note_replica(dataclasses.replace(changed(entry(b"k", 2, owner=OTHER), head=2), proof=b"second"))
+    journal = reopen()
+    (log,) = journal.load_replicas()
+    assert (log.head, log.proof) == (2, b"second")
+    assert journal.load_signers() == [OTHER]
+    # Only the proof, of what is there already.
+    journal.note_replica(dataclasses.replace(changed(head=2), proof=b"again"))
+    journal = reopen()
+    (log,) = journal.load_replicas()
+    assert (log.head, set(log.entries), log.proof) == (2, {b"k"}, b"again")
+    # A release that knows no proofs moves the log on.
+    run(journal.transaction, [statements.set_log("replica", dataclasses.replace(log, head=3))])
+    (log,) = reopen().load_replicas()
+    assert (log.head, log.proof) == (3, b"")
+    journal = reopen()
+    journal.note_replica_dropped(SCOPE, OTHER)
+    journal = reopen()
+    assert journal.load_replicas() == []
+    assert journal.load_signers() == [OTHER]
+    journal.note_replica(changed(entry(b"k", 1, owner=OTHER), head=2, replaced=True))
+    (log,) = reopen().load_replicas()
+    assert log.proof == b""
+
+
+def test_the_hosts_known_to_sign_are_bounded(reopen: Reopen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statements, "MAX_SIGNERS", 10)
+    journal = reopen()
+    for number in range(20):
+        event = EntriesChanged(SCOPE, f"{number:032x}", 1, 1, 0, (), proof=b"p")
+        journal.note_replica(event)
+    assert len(reopen().load_signers()) == 10

@@ -26,7 +26,7 @@ def changed(*sequences: int, replaced: bool = False) -> EntriesChanged:
 class Disk:
     def __init__(self, db: Connection) -> None:
         self.db = db
-        self.db.executescript(statements.SCHEMA)
+        self.db.executescript(statements.SCHEMA + statements.ADDED)
 
     def write(self, waiting: WriteBehind, *, works: bool = True) -> None:
         taken = waiting.take()

@@ -38,6 +38,7 @@ from netgossip.types import (
     ResponseReceived,
     ScopeSynced,
     UnknownSourceHeard,
+    UnprovenLogHeard,
 )
 
 
@@ -193,3 +194,10 @@ def test_a_start_knows_what_the_journal_knew() -> None:
     assert list(view.networks) == [N1]
     assert len(view.endpoints) == 1
     assert view.hosts[H2].agent is AgentState.ALIVE
+
+
+def test_records_that_a_host_has_not_signed_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    parts, third = event_queue(), identifier(3)
+    parts.event_queue.handle((UnprovenLogHeard(H2, third),))
+    assert f"refused records in the name of host {H2[:8]} that it has not signed" in caplog.text
+    assert f"from a message in the name of {third[:8]}" in caplog.text
