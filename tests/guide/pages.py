@@ -46,6 +46,12 @@ def podman_has(name: str) -> Action:
     return lambda reader: reader.wait(lambda: reader.shell("h1", command).status == 0, 15.0, command)
 
 
+def is_up(service: str, host: str) -> Action:
+    """Names lead to the service on that host: a moment after its container has started."""
+    command = f"netagent services --local --service {service} | grep -q ' 1/1 '"
+    return lambda reader: reader.wait(lambda: reader.shell(host, command).status == 0, 15.0, command)
+
+
 def docker_network(name: str, *options: str) -> Action:
     """A network that Docker has on all hosts."""
 
@@ -546,7 +552,9 @@ PAGES: dict[str, Page] = {
     f"{HOW_TO}/runtimes/podman.md": Page(
         typed={
             "sudo podman run -d --network app --name web nginx": Typed(before=podman_has("app")),
-            "sudo podman run --rm --network app alpine wget -qO- http://web": Typed("h2"),
+            "sudo podman run --rm --network app alpine wget -qO- http://web": Typed(
+                "h2", before=is_up("web", "h2")
+            ),
             "sudo podman run -d --network app -p 8080:80 --name web nginx": WEB_AGAIN,
             "sudo podman run -d --network app --network podman -p 8080:80 --name web nginx": WEB_AGAIN,
         },
