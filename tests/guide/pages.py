@@ -553,7 +553,7 @@ PAGES: dict[str, Page] = {
         typed={
             "sudo podman run -d --network app --name web nginx": Typed(before=podman_has("app")),
             "sudo podman run --rm --network app alpine wget -qO- http://web": Typed(
-                "h2", before=is_up("web", "h2")
+                "h2", before=is_up("web", "h1")
             ),
             "sudo podman run -d --network app -p 8080:80 --name web nginx": WEB_AGAIN,
             "sudo podman run -d --network app --network podman -p 8080:80 --name web nginx": WEB_AGAIN,
