@@ -296,7 +296,7 @@ class Client:
         return UnreachableError(
             f"cannot reach the agent at {self._path}: {cause}",
             thing=self._path,
-            hint="start it with `netagent agent`, or name its socket with --socket or NETAGENT_SOCKET",
+            hint="start it: `sudo systemctl start netagent`, or `netagent agent`; or name its socket: --socket",
         )
 
     def _receive(self, stream: socket.socket) -> bytes:
@@ -307,7 +307,7 @@ class Client:
                 f"the agent at {self._path} did not answer within {self._timeout_s:.0f} s",
                 code="timeout",
                 thing=self._path,
-                hint="see its log",
+                hint="`sudo netagent doctor` examines this host without it, `journalctl -u netagent` has its log",
             ) from None
         except OSError as error:
             raise self._broke_off(error.strerror or str(error)) from None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import jsonschema_rs
 import pytest
+from lab.faults import rule
 from lab.harness import Cluster
 
 from netagent.control.openapi import document
@@ -35,23 +34,9 @@ def said(cluster: Cluster, status: int, *words: str) -> str:
     return done.stdout + done.stderr
 
 
-@contextmanager
-def table(cluster: Cluster, host: str, family: str, hook: str, rule: str) -> Iterator[None]:
-    """Another program's table on a host, with one rule."""
-    machine = cluster.lab.host(host)
-    machine.must(["nft", "add", "table", family, "site"])
-    hooked = f"{{ type filter hook {hook} priority 0; policy accept; }}"
-    machine.must(["nft", "add", "chain", family, "site", "guard", hooked])
-    machine.must(["nft", "add", "rule", family, "site", "guard", *rule.split()])
-    try:
-        yield
-    finally:
-        machine.must(["nft", "delete", "table", family, "site"])
-
-
 def test_explicit_rules_at_our_ports_and_bridges_are_named_on_either_host(lasting: Cluster) -> None:
     lasting.wait(lambda: lasting.try_netagent("h2", "doctor").status == 0, 10.0, "doctor finds something")
-    with table(lasting, "h2", "inet", "input", "th dport 7956 drop"):
+    with rule(lasting, "h2", "inet", "input", "th dport 7956 drop"):
         (message,) = findings(lasting, "h2", "input-rules")
         assert message == (
             "the rule `th dport 7956 drop` in chain guard of table inet site drops "
@@ -63,13 +48,13 @@ def test_explicit_rules_at_our_ports_and_bridges_are_named_on_either_host(lastin
         command = shown[1].partition(": ")[2]
         lasting.lab.host("h2").must(command.split())
         assert findings(lasting, "h2", "input-rules") == []
-    with table(lasting, "h2", "bridge", "forward", "tcp dport 7002 drop"):
+    with rule(lasting, "h2", "bridge", "forward", "tcp dport 7002 drop"):
         assert "drops some packets on netagent's bridges" in findings(lasting, "h2", "forward-rules")[0]
         assert lasting.try_netagent("h1", "ping", "c1", "c2").status == 0
         text = said(lasting, 1, "ping", "c1", "c2:7002")
         assert "foreign firewall of h2: the rule `tcp dport 7002 drop`" in text
         assert "(lost at: policy)" in text
-    with table(lasting, "h1", "bridge", "forward", "tcp dport 7002 drop"):
+    with rule(lasting, "h1", "bridge", "forward", "tcp dport 7002 drop"):
         assert "foreign firewall: the rule `tcp dport 7002 drop`" in said(lasting, 1, "ping", "c1", "c2:7002")
     lasting.wait(lambda: lasting.try_netagent("h2", "doctor").status == 0, 10.0, "something is left over")
 

@@ -359,7 +359,7 @@ def test_exit_statuses(served: Served, netagent: Run, tmp_path: Path) -> None:
     served.service.failure = RuntimeError("boom")
     ends(5, "its log has the details", "status")
     ends(3, "socket does not exist", "status", "--socket", str(tmp_path / "none"))
-    ends(3, "start it with `netagent agent`", "status", NETAGENT_SOCKET=str(tmp_path / "none"))
+    ends(3, "start it: `sudo systemctl start netagent`", "status", NETAGENT_SOCKET=str(tmp_path / "none"))
 
 
 def test_the_version_without_an_agent(netagent: Run) -> None:
