@@ -239,6 +239,7 @@ KNOWS = {
     "shtab": {"netagent.cli.completion"},
     "immutables": {
         "netagent.daemon.controllers", "netagent.datapath.reconcile.drift", "netagent.datapath.state",
+        "netagent.doctor.checks.expected_objects",
         "netagent.events.sources.view_changes",
         "netagent.ipam.allocation", "netagent.registry.derive", "netagent.model.group_labels",
         "netagent.registry.local_rows", "netagent.registry.store", "netagent.registry.view", "netagent.resolver.zone",

@@ -74,7 +74,8 @@ PERFORMS = {
     "netagent.mcp.server",
     "netagent.cli.main",
     "netagent.interface.notation",  # asks whether /run/netns/NAME exists, for a better answer
-    "netagent.cli.render",  # asks for the terminal's width
+    "netagent.cli.parser",  # asks for the terminal's width
+    "netagent.cli.render",  # so does this
     "netagent.install.installer",
     # API
     "netagent.access.token_store",

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
-
-from immutables import Map
 
 from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.journal.rows import LocalEndpointRow
@@ -20,8 +17,6 @@ from netagent.model.origin_labels import (
 )
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import EndpointView, NetworkView, RegistryView
-
-_NONE: Final[Map[EndpointId, EndpointView]] = Map()
 
 
 def network_called(view: RegistryView, text: str) -> NetworkView:
@@ -148,7 +143,8 @@ def may_be_called(view: RegistryView, thing: str) -> Iterator[EndpointView]:
         if group:
             yield from view.service(network_id, service, group).endpoints
     for called in {thing, thing[:MIN_ID_DIGITS]}:
-        yield from view.store.by_origin.get(called, _NONE).values()
+        if (found := view.store.by_origin.get(called)) is not None:
+            yield from found.values()
 
 
 def is_called(endpoint: EndpointView, thing: str) -> bool:

@@ -532,11 +532,15 @@ PAGES: dict[str, Page] = {
         after=shell("h1", "netagent uninstall cni"),
     ),
     f"{HOW_TO}/runtimes/docker.md": Page(
+        before=network("app", *SUBNETS.split()),
         typed={
             "docker run -d --network app --name web nginx": Typed(before=docker_has("app")),
             "docker run --rm --network app alpine wget -qO- web": Typed("h2"),
         },
-        replaced={"netagent network create app": f"netagent network create app {SUBNETS}"},
+        left_out={
+            "sudo netagent init --network app --docker": "tests/boot/test_first_minute.py types it",
+            "sudo netagent add root@h2 --docker": NO_SSHD,
+        },
         after=shell("h1", "docker network rm front"),
     ),
     f"{HOW_TO}/runtimes/plain-hosts.md": Page(

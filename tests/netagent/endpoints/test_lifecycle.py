@@ -20,6 +20,7 @@ from fakes.virtual import virtual
 from netagent.checks.spec import parse_check_untrusted
 from netagent.datapath.reconcile.desired import LocalEndpoint
 from netagent.endpoints.context import BRIDGE_S
+from netagent.endpoints.find import NotHereError
 from netagent.errors import FailedError, InputError, NetagentError, NotFoundError, RefusedError
 from netagent.journal.journal import DiskFullError
 from netagent.journal.rows import Published
@@ -668,13 +669,13 @@ async def test_an_endpoint_is_found_by_id_and_others_are_explained(namespaces: N
     with refused(RefusedError, "other-host", "'web7.h2.app'", "host h2"):
         await one.endpoints.detach("web7.h2.app")
     for absent in ("web.nowhere", "web.h2.app", "web7.h1.app", "web.", "web.app.h1", ".app"):
-        with refused(NotFoundError, "no-such-endpoint", repr(absent)):
+        with refused(NotHereError, "no-such-endpoint", repr(absent)):
             await one.endpoints.detach(absent)
     assert await one.endpoints.publish("web.app", HTTP) == await one.endpoints.publish("web.h1.app", HTTP)
     assert [row.name for row in one.live.rows.values() if row.publish] == ["web"]
     with refused(RefusedError, "other-host", "'web7'", "host h2"):
         await one.endpoints.detach("web7")
-    with refused(NotFoundError, "no-such-endpoint", "'nobody'"):
+    with refused(NotHereError, "no-such-endpoint", "'nobody'"):
         await one.endpoints.detach("nobody")
     assert (await one.endpoints.detach(second.endpoint_id[:8])).endpoint_id == second.endpoint_id
 
@@ -714,7 +715,7 @@ async def test_scenario_47_publishing_and_unpublishing_twice_is_as_once(namespac
     await one.publisher.put(record)
     assert list(one.live.view.endpoints) == list(view.endpoints)
     await one.endpoints.detach("web")
-    with refused(NotFoundError, "no-such-endpoint", "web"):
+    with refused(NotHereError, "no-such-endpoint", "web"):
         await one.endpoints.detach("web")
     assert not one.live.view.endpoints
 
@@ -883,10 +884,10 @@ async def test_a_link_that_waits_for_a_detach_does_not_bring_the_endpoint_back(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.endpoints.remove, row)
         await trio.testing.wait_all_tasks_blocked(0)
-        with refused(NotFoundError, "no-such-endpoint", "'web'"):
+        with refused(NotHereError, "no-such-endpoint", "'web'"):
             async with one.endpoints._called("web"):
                 pass
-        with refused(NotFoundError, "no-such-endpoint", "'web'"):
+        with refused(NotHereError, "no-such-endpoint", "'web'"):
             await one.endpoints.link("web", Link("db", "db"))
     assert one.traces() == {}
 
