@@ -42,6 +42,7 @@ class OurNode:
         self.node = HalfDeafNode(
             config=GossipConfig.lan(),
             node_id=name,
+            identity=None,
             address=address,
             record_port=record_port,
             meta=meta,

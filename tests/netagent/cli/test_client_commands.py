@@ -16,6 +16,7 @@ from fakes.agent_service import Served, doctor_of, endpoint_of, pong, why_of
 from fakes.agent_service import served as serving
 
 from netagent.cli.feed_command import replace_file
+from netagent.cli.render import moment
 from netagent.errors import FailedError
 from netagent.interface.containers import AttachCommand
 from netagent.model.publication import Publication
@@ -106,7 +107,8 @@ def test_a_first_quarter_of_an_hour(served: Served, netagent: Run) -> None:
     assert "owned 1024" in says("network", "inspect", "app")
     assert "web.app" in says("network", "connect", "app", "netns:web")
     assert says("network", "disconnect", "app", "netns:web") == "detached web (010101010101) from app\n"
-    drained = f"names lead away from web in app; drained by {getpass.getuser()}, since 2030-01-01 00:00:00\n"
+    since = moment("2030-01-01T00:00:00Z")
+    drained = f"names lead away from web in app; drained by {getpass.getuser()}, since {since}\n"
     assert says("drain", "web") == drained
     assert says("drain", "web", "--wait", "30s") == drained + "no connection is open\n"
     busy = netagent("drain", "web", "--wait", "0s")

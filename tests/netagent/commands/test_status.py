@@ -169,6 +169,7 @@ def cluster_of() -> Any:
             node=SimpleNamespace(
                 statistics=lambda: {"gossip_refused_label": 3, "gossip_refused_key": 0, "probes": 9},
                 membership=SimpleNamespace(lacks_datagrams=lambda host_id: False),
+                records=SimpleNamespace(is_signer=lambda host_id: True),
             ),
             event_queue=SimpleNamespace(heard=HeardOutside(), held_evictions=SimpleNamespace(waiting=())),
         ),
@@ -451,8 +452,8 @@ async def test_a_lookup_from_outside_a_network_says_so_before_it_blames_name_ser
     for name in ("nobody.app", "example.com", "db"):
         assert "is not in network" not in (await look_up(cluster, name, "A", "web1"))["reason"]
     attached = Writer(H1)
-    for one in (host("h1"), AttachmentRecord(N2)):
-        cluster.live.update_view(lambda view, one=one: view.with_entries(attached.put(one)))
+    for mine in (host("h1"), AttachmentRecord(N2)):
+        cluster.live.update_view(lambda view, mine=mine: view.with_entries(attached.put(mine)))
     found = await look_up(cluster, "google.front", "A", "web1")
     assert "is not in network" not in found["reason"], "a network may be called like a top-level domain"
 

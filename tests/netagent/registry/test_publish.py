@@ -180,7 +180,7 @@ class _Node(Table):
     """The table in the place of the whole replication; what is committed must be in the journal."""
 
     def __init__(self, journal: Journal) -> None:
-        super().__init__(node_id=H1, label=b"l", tombstone_s=60.0, now=0.0)
+        super().__init__(node_id=H1, label=b"l", tombstone_s=60.0, now=0.0, proofs=None)
         self._journal = journal
 
     def own_log(self, scope: Scope) -> Log | None:
