@@ -177,7 +177,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.cli.mcp_command": {"netagent.cli", "netagent.interface", "netagent.mcp"},
     "netagent.cli.feed_command": {"netagent.cli", "netagent.feeds.encoding", "netagent.interface"},
     # The forms of a file's tables, by the declarations: all flaws at once, and where they are.
-    "netagent.cli.file_commands": {"netagent.cli", "netagent.control.conversion", "netagent.interface"},
+    "netagent.cli.file_commands": {
+        "netagent.cli", "netagent.control.client", "netagent.control.conversion", "netagent.interface",
+    },
     "netagent.cli.top.command": {"netagent.cli", "netagent.control.client", "netagent.interface"},
     "netagent.cli.report_command": {
         "netagent.checks.spec",

@@ -22,8 +22,9 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self, TextIO
 
-from netagent.cli.client_commands import DONE, NO, CommandContext, runs
+from netagent.cli.client_commands import DONE, NO, CommandContext, runs, waiting
 from netagent.cli.render import Printer, clean
+from netagent.control.client import TIMEOUT
 from netagent.control.conversion import MAX_ITEMS, fields_untrusted
 from netagent.errors import FailedError, InputError, NetagentError, RefusedError, UnreachableError
 from netagent.interface.command import Fields
@@ -97,7 +98,8 @@ def apply(session: CommandContext, request: ApplyCommand) -> int:
     with _TokenFiles(printer, request.token_dir, tokens) as files:
         if not request.yes:
             _ask(shown, request.file)
-        answer = _send(session, ApplyCommand(**form.sent), called, tokens)
+        with waiting(f"the agent is making {_count(changes)}"):
+            answer = _send(session, ApplyCommand(**form.sent), called, tokens)
         kept = files.write(answer.get("tokens", ()))
     done = _lines(answer, request.file) if request.yes else [_done(answer["changes"])]
     # What was agreed to is on the screen; without a question the list is the report.
@@ -113,9 +115,10 @@ def _send(
     if tokens:
         way_out += f"; tokens that it makes are of no use, revoke them: {', '.join(tokens)}"
     try:
-        return session.send(request)
-    except UnreachableError as error:
-        error.hint = f"some of the changes may be made: {way_out}"
+        return session.client.send(request)
+    except (UnreachableError, FailedError) as error:
+        if error.code in (UnreachableError.code, TIMEOUT):
+            error.hint = f"some of the changes may be made: {way_out}"
         raise
     except KeyboardInterrupt:
         said = f"interrupted while the agent makes the changes of {called}; it goes on: {way_out}"
@@ -212,7 +215,7 @@ def _ask(shown: Mapping[str, Any], file: str) -> None:
     """Raise InputError unless the user agrees."""
     if file == "-" or not sys.stdin.isatty():
         raise InputError(
-            f"{len(shown['changes'])} changes need agreement, and no one can be asked here",
+            f"there is no one to agree to {_count(shown['changes'])} here",
             thing=file,
             hint="add --yes, or see them with --dry-run",
         )
@@ -240,7 +243,11 @@ def _lines(answer: Mapping[str, Any], file: str) -> Iterator[str]:
 
 
 def _done(changes: Sequence[object]) -> str:
-    return f"made {len(changes)} change{'' if len(changes) == 1 else 's'}"
+    return f"made {_count(changes)}"
+
+
+def _count(changes: Sequence[object]) -> str:
+    return f"{len(changes)} change{'' if len(changes) == 1 else 's'}"
 
 
 # -- reading -----------------------------------------------------------------------------------------------------

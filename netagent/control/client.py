@@ -33,6 +33,8 @@ DEFAULT_PORT = 7958
 READ_ONLY_SOCKET = "/run/netagent/netagent-ro.sock"
 TIMEOUT_S = 60.0
 """Each of the agent's use-cases times out well before this."""
+TIMEOUT = "timeout"
+"""Code of the error for an answer that did not come in time."""
 MAX_HEADER_BYTES = 64 * 1024
 MAX_BODY_BYTES = 256 * 1024 * 1024
 """A list of 100,000 endpoints takes a third of this."""
@@ -305,7 +307,7 @@ class Client:
         except TimeoutError:
             raise FailedError(
                 f"the agent at {self._path} did not answer within {self._timeout_s:.0f} s",
-                code="timeout",
+                code=TIMEOUT,
                 thing=self._path,
                 hint="`sudo netagent doctor` examines this host without it, `journalctl -u netagent` has its log",
             ) from None

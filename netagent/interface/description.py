@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 from netagent.interface.command import Command, Fields, argument, option, repeated, switch
@@ -121,6 +121,11 @@ class DescribedToken(Fields):
     ttl_s: float | None = option(bounds=(MIN_TTL_S, MAX_TTL_S))
 
 
+NETWORK_STEP_S = 8.0
+"""At most, where hosts do not answer: it waits for them several times, and audits on the way to `links`."""
+STEP_S = 3.0
+
+
 class ApplyCommand(
     Command["schema.Applied"],
     command="apply",
@@ -152,3 +157,17 @@ class ApplyCommand(
         help="write each new token to DIR/NAME.token, for root alone (default: show it, and only on a terminal)",
         is_sent=False,
     )
+
+    @property
+    def work_s(self) -> float:
+        """For all steps, one after the other."""
+        if self.dry_run:
+            return 0.0
+        others: list[Sequence[object]] = [
+            self.services,
+            self.service_addresses,
+            self.names,
+            self.published,
+            self.tokens,
+        ]
+        return NETWORK_STEP_S * len(self.networks) + STEP_S * sum(len(one) for one in others)

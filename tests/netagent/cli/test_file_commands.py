@@ -10,16 +10,19 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from fakes.agent_service import Served
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netagent.cli.file_commands import content_untrusted, toml_of
-from netagent.errors import InputError
-from netagent.interface.description import SECTIONS
+from netagent.cli.client_commands import CommandContext
+from netagent.cli.file_commands import _send, content_untrusted, toml_of
+from netagent.control.client import TIMEOUT
+from netagent.errors import FailedError, InputError, NetagentError, UnreachableError
+from netagent.interface.description import NETWORK_STEP_S, SECTIONS, ApplyCommand
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -101,7 +104,7 @@ def test_apply_shows_asks_and_does(served: Served, netagent: Run, tmp_path: Path
     )
     asked = netagent("apply", str(file))
     assert asked.returncode == 2
-    assert "1 changes need agreement" in asked.stderr
+    assert "there is no one to agree to 1 change here" in asked.stderr
     assert "--yes" in asked.stderr
     assert "db" not in served.service.networks
     done = netagent("apply", "-", "--yes", stdin=file.read_text())
@@ -232,6 +235,24 @@ def test_on_a_terminal_a_new_token_is_shown_once(served: Served, tmp_path: Path)
         os.close(main)
         os.close(terminal)
     assert "the token ci, shown this once: netagent_ci_secret" in text
+
+
+@pytest.mark.parametrize("error", [UnreachableError("it broke off"), FailedError("too late", code=TIMEOUT)])
+def test_without_an_answer_changes_may_be_made(error: NetagentError) -> None:
+    def send(_request: ApplyCommand) -> None:
+        raise error
+
+    session = cast("CommandContext", SimpleNamespace(client=SimpleNamespace(send=send)))
+    with pytest.raises(type(error)) as caught:
+        _send(session, ApplyCommand(file="x.toml"), "x.toml", ["ci"])
+    assert "`netagent apply --dry-run` with x.toml shows what is left" in caught.value.hint
+    assert "revoke them: ci" in caught.value.hint
+
+
+def test_many_changes_may_take_their_time() -> None:
+    many = [{"name": f"n{number}"} for number in range(64)]
+    assert ApplyCommand(networks=many).work_s == 64 * NETWORK_STEP_S, "each waits for hosts that are silent"
+    assert ApplyCommand(networks=many, dry_run=True).work_s == 0
 
 
 def test_a_file_that_cannot_be_read(served: Served, netagent: Run, tmp_path: Path) -> None:
