@@ -165,6 +165,20 @@ CONTAINER = next(
     for one in commands((ROOT / HOW_TO / "install.md").read_text(encoding="utf-8"))
     if one.typed.startswith("podman run")
 )
+FIRST_MINUTE = (
+    "sudo apt install ./netagent_0.1.0_amd64.deb",
+    "sudo netagent init --network app --docker",
+    "sudo netagent add root@h2 --docker",
+    "sudo docker run -d --network app --name web nginx",
+    "sudo docker run --rm --network app alpine wget -qO- http://web",
+    "sudo netagent init --network app",
+    "sudo netagent add root@h2",
+    "sudo systemd-run --unit web --property PrivateNetwork=yes --property Type=exec --property "
+    "'ExecStartPost=+netagent attach unit:web --network app' python3 -m http.server 80",
+    "sudo ip netns add client",
+    "sudo netagent attach netns:client --network app",
+    "sudo ip netns exec client curl http://web",
+)
 NO_SSHD = "the lab's hosts run no sshd; tests/boot/test_add.py has one"
 NO_SYSTEMD = "the lab's hosts run no systemd: tests/boot/test_systemd.py does this"
 NEEDS_INTERNET = "fetches packages from the internet; tests/boot/test_package.py installs what is built here"
@@ -398,6 +412,9 @@ PAGES: dict[str, Page] = {
             ),
             "sudo netagent apply cluster.toml": Typed(answer=lambda _: "y\n"),
         },
+        left_out={
+            "sudo netagent apply next.toml": "tests/netagent/cli/test_file_commands.py has files with faults",
+        },
         after=lambda reader: reader.must("h2", "netagent network inspect shop | grep -q audit"),
     ),
     f"{HOW_TO}/dashboard.md": Page(left_out={"ssh -L 7958:127.0.0.1:7958 root@h1": NO_SSHD}),
@@ -468,6 +485,7 @@ PAGES: dict[str, Page] = {
     ),
     f"{HOW_TO}/install.md": Page(
         left_out={
+            **dict.fromkeys(FIRST_MINUTE, "tests/boot/test_first_minute.py types what they say"),
             "sudo apt install ./dist/netagent_0.1.0_amd64.deb": "tests/boot/test_package.py installs it with dpkg",
             "sudo python3 -m venv /opt/netagent": NEEDS_INTERNET,
             "sudo /opt/netagent/bin/pip install .": NEEDS_INTERNET,

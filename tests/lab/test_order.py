@@ -64,7 +64,7 @@ def test_scenario_56_names_lead_to_near_replicas_and_outward_without_them_also_w
     assert len(app.ask("c1", "web", "AAAA").data) == 1
     app.wait(
         lambda: app.ask("c1", "top2.nearest.web").data == sorted([web["h1"], web["h2"]]),
-        10.0,
+        30.0,
         "the same zone is not nearer than another",
     )
 
@@ -106,7 +106,7 @@ def test_a_network_leads_its_names_to_near_replicas(zoned: Cluster) -> None:
     )
     app.wait(
         lambda: app.ask("ask-h1", "web.near").data == [web["h2"]],
-        10.0,
+        30.0,
         "the replica of the zone is not nearer",
     )
     assert app.ask("ask-h1", "all.web.near").data == sorted(web.values())

@@ -291,15 +291,16 @@ def test_the_cluster_is_made_as_a_file_says(lasting: Cluster) -> None:
     assert not apply("h2", exported.stdout, "--yes")["unmentioned"]
 
     # Nothing is done of a file that a later step would refuse.
-    overlapping = '[network.first]\n[network.second]\nsubnets = ["192.0.2.0/24"]\n'
+    overlapping = '[network.made-first]\n[network.overlaps]\nsubnets = ["192.0.2.0/24"]\n'
     overlapping += '[[name]]\nname = "x.nowhere"\ncname = "y"\n'
     wrong = cluster.try_netagent("h2", "apply", "-", "--yes", stdin=overlapping)
     assert wrong.status == 4
     assert (
-        "standard input: [network.second] subnets: the subnet 192.0.2.0/24 overlaps the route" in wrong.stderr
+        "standard input: [network.overlaps] subnets: the subnet 192.0.2.0/24 overlaps the route"
+        in wrong.stderr
     )
     assert "standard input: [[name]] 1 (x.nowhere) name: there is no network 'nowhere'" in wrong.stderr
-    assert "first" not in cluster.try_netagent("h2", "network", "ls", "-o", "name").stdout
+    assert "made-first" not in cluster.try_netagent("h2", "network", "ls", "-o", "name").stdout
 
     other = text.replace('policy = "audit"', 'policy = "links"').replace("192.0.2.77", "192.0.2.78")
     shown = cluster.try_netagent("h1", "apply", "-", "--dry-run", stdin=other)
