@@ -173,8 +173,10 @@ FIRST_MINUTE = (
     "sudo docker run --rm --network app alpine wget -qO- http://web",
     "sudo netagent init --network app",
     "sudo netagent add root@h2",
-    "sudo systemd-run --unit web --property PrivateNetwork=yes --property Type=exec --property "
-    "'ExecStartPost=+netagent attach unit:web --network app' python3 -m http.server 80",
+    (
+        "sudo systemd-run --unit web --property PrivateNetwork=yes --property Type=exec --property "
+        "'ExecStartPost=+netagent attach unit:web --network app' python3 -m http.server 80"
+    ),
     "sudo ip netns add client",
     "sudo netagent attach netns:client --network app",
     "sudo ip netns exec client curl http://web",
