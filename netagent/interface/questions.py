@@ -73,7 +73,7 @@ class ServicesCommand(
     brief="list the services and where they run",
     waits="asking the hosts of other networks",
     examples="netagent services\nnetagent services --network app -o wide",
-    order="network name group",
+    order="network name id",
 ):
     """List the services of the cluster. For networks that this host is not in, it asks hosts that are;
     with -o wide, SOURCE names the host that a row comes from."""
