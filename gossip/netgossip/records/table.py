@@ -75,8 +75,8 @@ it: the oldest is dropped: a late statement brings an empty log back."""
 TOMBSTONES_LIMIT: Final = 64
 """Overdue tombstones of one of our logs that justify a change which only drops them: 32 KiB on each holder."""
 SIGNERS_LIMIT: Final = 65_536
-"""Bound of owners that are remembered as ones that sign; beyond it: the oldest is dropped. Its logs that are held
-need a signature all the same."""
+"""Bound of owners that are remembered as ones that sign; beyond it: further ones are not, so that a member which
+invents owners makes none be forgotten. Logs that are held with a proof need a signature all the same."""
 DROPPED_LIMIT = 65_536
 """Bound of logs that were dropped, each with its last version; beyond it: the oldest is dropped: a copy of that log
 may come back."""
@@ -102,8 +102,8 @@ class Table:
         self._tombstone_s = tombstone_s
         self._proofs = proofs
         """None: this node signs nothing, checks no proof and keeps none."""
-        self._signers: dict[NodeId, None] = {}
-        """Owners that have signed, the oldest first."""
+        self._signers: set[NodeId] = set()
+        """Owners that have signed."""
         self._held: set[Scope] = {CLUSTER_SCOPE}
         self._logs: dict[Scope, dict[NodeId, RecordLog]] = {}
         self._fingerprints: dict[Scope, int] = {}
@@ -521,10 +521,8 @@ class Table:
             self._note_signer(delta.owner)
 
     def _note_signer(self, owner: NodeId) -> None:
-        if self._proofs is not None and owner != self._node_id:
-            self._signers[owner] = None
-            if len(self._signers) > SIGNERS_LIMIT:
-                del self._signers[next(iter(self._signers))]
+        if self._proofs is not None and owner != self._node_id and len(self._signers) < SIGNERS_LIMIT:
+            self._signers.add(owner)
 
     def _replace(self, delta: Delta, log: RecordLog) -> tuple[Merge, EntriesChanged | None]:
         """Put a log that is made from the delta alone."""

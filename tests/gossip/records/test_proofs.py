@@ -402,6 +402,22 @@ def test_the_knowledge_of_who_signs_and_the_proofs_outlive_a_restart() -> None:
     assert bring(old, without_logs) is Merge.UNSIGNED
 
 
+def test_invented_owners_make_no_signer_be_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netgossip.records.table.SIGNERS_LIMIT", 2)
+    owner, reader = table(OWNER), table(READER)
+    put(owner, (b"a", b"1"))
+    assert bring(owner, reader) is Merge.APPLIED
+    for number in range(3):
+        invented = Identity(sha256(b"%d" % number).digest())
+        liar = table(invented)
+        put(liar, (b"a", b"1"))
+        assert merge(reader, delta_of(liar, owner=invented.node_id))[0] is Merge.APPLIED
+    reader.drop(OWNER.node_id)
+    unsigned = table(OWNER, signs=False)
+    put(unsigned, (b"a", b"false"), (b"b", b"false"))
+    assert bring(unsigned, reader) is Merge.UNSIGNED
+
+
 def test_a_log_that_was_believed_without_is_proven_later_without_a_change() -> None:
     old, owner = table(OWNER, signs=False), table(OWNER)
     reader = table(READER)
