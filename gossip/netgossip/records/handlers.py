@@ -56,8 +56,8 @@ LOGS_AT_ONCE: Final = 32
 """Bound of logs of others sent unasked to a peer that lacks them; beyond it: the peer pulls them, from one peer of a
 scope at a time."""
 UNPROVEN_LIMIT: Final = 64
-"""Bound of owners in whose name unproven records came; beyond it: the one of which none came for longest is dropped,
-and may be reported again within the minute."""
+"""Bound of owners in whose name unproven records came that are reported within a minute; beyond it: further ones are
+only counted. A member can invent owners, each with a key of its own."""
 UNPROVEN_EVERY_S: Final = 60.0
 NEWS_IN_DATAGRAMS: Final = 32
 """Changes that go in datagrams, which may be lost. More than these may go over a stream, and would be sent twice if
@@ -118,7 +118,7 @@ class MessageHandlers:
         """The time of the last input after which a scope may have become synced."""
         self._is_pushing = False
         self._unproven: dict[NodeId, float] = {}
-        """Owners in whose name unproven records came, and when that was last reported."""
+        """Owners in whose name unproven records came within the last minute, and when that was reported."""
         self._written = 0
         """Entries sent in the current slice so far."""
 
@@ -203,13 +203,12 @@ class MessageHandlers:
                 )  # the peer may not know any more that it said so
 
     def _report_unproven(self, owner: NodeId, sender: NodeId, now: float) -> None:
-        reported_at = self._unproven.pop(owner, -UNPROVEN_EVERY_S)
-        if reported_at + UNPROVEN_EVERY_S <= now:
-            reported_at = now
-            self._events.append(UnprovenLogHeard(owner, sender))
-        self._unproven[owner] = reported_at
-        if len(self._unproven) > UNPROVEN_LIMIT:
+        # In the order of the reports, so those that are over come first.
+        while self._unproven and next(iter(self._unproven.values())) + UNPROVEN_EVERY_S <= now:
             del self._unproven[next(iter(self._unproven))]
+        if owner not in self._unproven and len(self._unproven) < UNPROVEN_LIMIT:
+            self._unproven[owner] = now
+            self._events.append(UnprovenLogHeard(owner, sender))
 
     def _answer_delta(self, sender: NodeId, delta: Delta, result: Merge) -> None:
         held = self._table.version(delta.scope, delta.owner)

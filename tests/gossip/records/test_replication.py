@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.errors import GossipUsageError
+from netgossip.join.identity import Identity
 from netgossip.records.frames import Opener, Sealer, parse_header_untrusted
+from netgossip.records.handlers import UNPROVEN_EVERY_S, UNPROVEN_LIMIT
 from netgossip.records.replication import Replication
 from netgossip.records.table import OWN_DROPPED_LIMIT, OWN_SCOPES_LIMIT, REPORTED_LIMIT
 from netgossip.records.wire import (
@@ -42,6 +44,7 @@ from netgossip.types import (
     OwnLogRaised,
     Scope,
     ScopeSynced,
+    UnprovenLogHeard,
     Version,
 )
 
@@ -52,7 +55,11 @@ ADDRESSES: dict[str, Address] = {A: ("192.0.2.1", 7957), B: ("192.0.2.2", 7957),
 
 
 def replication(
-    node_id: str, *peers: str, expect_peers: bool = False, own_logs: Sequence[Log] = ()
+    node_id: str,
+    *peers: str,
+    expect_peers: bool = False,
+    own_logs: Sequence[Log] = (),
+    identity: Identity | None = None,
 ) -> Replication:
     made = Replication(
         config=GossipConfig.lan(),
@@ -60,7 +67,7 @@ def replication(
         boot_epoch=1,
         keyring=Keyring([bytes(32)]),
         cluster_label=LABEL,
-        identity=None,
+        identity=identity,
         rng=random.Random(node_id),
         now=0.0,
         new_stream_id=itertools.count(1).__next__,
@@ -132,9 +139,9 @@ class Insider:
         self.node_id = node_id
         self.sealer = Sealer(node_id=node_id, epoch=1, keyring=Keyring([bytes(32)]), label=LABEL)
 
-    def tell(self, target: Replication, *messages: Message, recipient: str = A) -> None:
+    def tell(self, target: Replication, *messages: Message, recipient: str = A, now: float = 0.0) -> None:
         frame = self.sealer.seal(recipient, b"".join(at_once(encode(one)) for one in messages))
-        target.handle_datagram(frame, ADDRESSES[self.node_id], 0.0)
+        target.handle_datagram(frame, ADDRESSES[self.node_id], now)
 
     def enter(self, target: Replication) -> None:
         """Prove this start of ours, as members do."""
@@ -154,6 +161,21 @@ class Insider:
                 header = parse_header_untrusted(datagram.payload)
                 messages += at_once(decode_untrusted(opener.open_untrusted(header, datagram.payload).body))
         return messages
+
+
+def test_a_member_that_invents_owners_causes_few_reports() -> None:
+    target, insider = replication(A, B, identity=Identity(bytes(32))), Insider()
+    forged = []
+    for number in range(1, 2 * UNPROVEN_LIMIT + 1):
+        owner = Identity(number.to_bytes(32, "big"))
+        proof = owner.public_key + bytes(64)
+        forged.append(Delta(CLUSTER_SCOPE, owner.node_id, 1, 0, 1, 0, 0, (), proof))
+    for now in (0.0, 1.0, UNPROVEN_EVERY_S):
+        for one in forged:
+            insider.tell(target, one, now=now)
+        reports = [event for event in target.drain().events if isinstance(event, UnprovenLogHeard)]
+        assert len(reports) == (0 if now == 1.0 else UNPROVEN_LIMIT)
+    assert target.statistics()["refused_log_forged"] == 3 * len(forged)
 
 
 def test_a_sender_that_is_not_a_member_is_refused_and_counted() -> None:
