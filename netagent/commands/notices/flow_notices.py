@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 
 from netagent.control.present import Presenter
@@ -43,7 +44,8 @@ def flow_notices(present: Presenter, by_host: Mapping[HostId, HostFlows]) -> lis
                     "code": "flows-left-out",
                     "message": f"{who} opened more flows than are counted one by one: "
                     f"{openings:,} of its openings are in no row",
-                    "cure": f"netagent flows --from {source}",
+                    # Another host says what it is called, and users copy the line into a shell.
+                    "cure": f"netagent flows --from {shlex.quote(source)}",
                 }
             )
     return found
