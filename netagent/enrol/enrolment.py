@@ -179,7 +179,7 @@ class Enrolment:
         if package is not None:
             self._install(package, folder, facts)
         if self._wish.name:
-            self._set_name(self._wish.name)
+            self._set_name(self._wish.name, was_there=package is None)
         host_id, name = self._await_agent()
         _refuse_taken(members, name, host_id)
         for part in self._wish.parts:
@@ -296,9 +296,11 @@ class Enrolment:
                 raise self._unfit(found[0])
             time.sleep(_LOOK_S)
 
-    def _set_name(self, name: str) -> None:
+    def _set_name(self, name: str, *, was_there: bool) -> None:
         content = f'# written by `netagent add`\nname = "{name}"\n'.encode()
         undo = f"rm -f {NAME_FILE}; [ ! -e {NAME_FILE}.before ] || mv {NAME_FILE}.before {NAME_FILE}"
+        if was_there:  # else it is removed next
+            undo += "; systemctl try-restart netagent.service"
         self._will_undo(NAME_FILE, undo)
         self._change(_WRITE_NAME, NAME_FILE, stdin=content)
 

@@ -215,6 +215,18 @@ def test_what_was_there_before_stays(host: Host, agent: Agent, tmp_path: Path) -
     assert host.has_done("remove netagent >&2; rm -rf /var/lib/netagent")
 
 
+@pytest.mark.parametrize("was_there", [True, False])
+def test_an_agent_that_was_there_has_its_name_again(
+    host: Host, agent: Agent, tmp_path: Path, *, was_there: bool
+) -> None:
+    host.answers["echo yes"] = "yes" if was_there else ""
+    host.answers["netagent join"] = ScriptError("no member", status=5, output=b"")
+    with pytest.raises(NetagentError, match="could not join"):
+        enrol(host, agent, tmp_path, name="db2")
+    [undone] = [one for one in host.did if one.startswith("rm -f /etc/netagent/conf.d/name.toml")]
+    assert ("try-restart" in undone) is was_there
+
+
 def test_a_refusal_of_the_join_is_a_refusal(host: Host, agent: Agent, tmp_path: Path) -> None:
     host.answers["netagent join"] = ScriptError("uses IPv6", status=4, output=b"")
     with pytest.raises(RefusedError, match="could not join: uses IPv6"):
