@@ -170,7 +170,8 @@ def test_a_change_of_health_is_told_once_however_its_words_change(caplog: pytest
 
     with caplog.at_level(logging.INFO, "netagent.external"):
         scene()
-    told = [one.getMessage() for one in caplog.records if hasattr(one, MARK)]
+    records = [one for one in caplog.records if one.name == "netagent.external"]
+    told = [one.getMessage() for one in records if hasattr(one, MARK)]
     assert told == [
         "external service pg: 203.0.113.50 healthy",
         "external service pg: 203.0.113.50 unhealthy refused, failed 2 of 2 times",
