@@ -229,17 +229,18 @@ def things_happen(reader: Reader) -> None:
     """One after the other, as h1 sees them."""
 
     def await_event(text: str) -> None:
+        """Wait for it by its own words: the same host has caused other events within the minute."""
         command = f"netagent events --since 1m | grep -q '{text}'"
         reader.wait(lambda: reader.shell("h1", command).status == 0, 20.0, f"no event {text}")
 
     reader.must("h1", "ip netns add web; netagent attach netns:web --network app")
     reader.must("h1", "ip link set $(ip -o link | grep -o 'nx-[0-9a-f]*' | head -n 1) down")
-    await_event("by kernel")
+    await_event("device-down: .*  by kernel")
     with reader.agent_of("h2") as changing:
         changing.kill_agent()
-    await_event("by host h2")
+    await_event("does not answer; its kernel does  by host h2")
     reader.must("h3", "netagent network rm db")
-    await_event("by host h3")
+    await_event("removed network db  by host h3")
 
 
 # -- flows.md ------------------------------------------------------------------------------------------------------
