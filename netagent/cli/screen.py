@@ -25,6 +25,7 @@ _REFUSED = {
     "packets_spoofed": "from containers with a foreign source address",
     "packets_crossed": "from network to network",
     "packets_confined": "out of internal networks",
+    "packets_unlisted": "to addresses outside that the network's egress does not list",
     "packets_uninvited": "from outside, to no published port",
     "packets_hostward": "between a host and containers",
     "packets_strangers": "to the VXLAN port from a non-member",

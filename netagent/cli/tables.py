@@ -70,6 +70,7 @@ def _options(item: Item) -> str:
     words += [f"answer {order}"] if order != "spread" else []
     words += ["shared names refused"] if item.get("shared_names") == "refuse" else []
     words += ["service addresses"] if item.get("service_addresses") == "on" else []
+    words += [f"egress {egress}"] if (egress := item.get("egress", "open")) != "open" else []
     words += [f"feed rule {rule}" for rule in item.get("feed_rules", ())]
     words += [] if item.get("feed_labels", True) else ["no feed labels"]
     return ", ".join(word.replace("_", " ") for word in words)

@@ -17,6 +17,7 @@ from netagent.datapath.host.uplink import is_one_family
 from netagent.endpoints.find import target_shown
 from netagent.interface import schema
 from netagent.journal.rows import LocalEndpointRow
+from netagent.model.egress import text_of
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.naming import names_of
 from netagent.model.origin_labels import COMPOSE_PROJECT, COMPOSE_SERVICE, CONTAINER_ID, PUBLISHED, label_of
@@ -102,6 +103,7 @@ class Presenter:
             "feed_labels": record.feed_labels,
             "shared_names": "refuse" if record.refuses_shared_names else "answer",
             "service_addresses": "on" if record.service_addresses else "off",
+            "egress": text_of(record.egress),
             "host_addresses": self._host_addresses(network),
             "created_by": self.host_name(network.creator or network.owner),
             "revision": record.revision,

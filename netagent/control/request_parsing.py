@@ -19,6 +19,7 @@ from netagent.errors import InputError
 from netagent.feeds.host_rule import is_domain
 from netagent.interface import containers as asked
 from netagent.model.allowed import subnet_flaw
+from netagent.model.egress import Egress, parse_egress, text_of
 from netagent.model.ids import NODE_LABEL, is_name
 from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder
 from netagent.model.origin_labels import ADDRESS, TXT_LABELS, address_flaw
@@ -88,6 +89,7 @@ def network_request(given: asked.NetworkCreateCommand) -> NetworkRequest:
         feed_labels=not given.no_feed_labels,
         refuses_shared_names=given.shared_names == "refuse",
         service_addresses=given.service_addresses == "on",
+        egress=_egress(given.egress),
     )
 
 
@@ -101,6 +103,7 @@ def network_changes(given: asked.NetworkSetCommand) -> dict[NetworkOption, str]:
         NetworkOption.ANSWER_ORDER: given.answer_order,
         NetworkOption.SHARED_NAMES: given.shared_names,
         NetworkOption.SERVICE_ADDRESSES: given.service_addresses,
+        NetworkOption.EGRESS: None if given.egress is None else text_of(_egress(given.egress)),
     }
     wanted = {option: value for option, value in found.items() if value is not None}
     if not wanted:
@@ -110,6 +113,17 @@ def network_changes(given: asked.NetworkSetCommand) -> dict[NetworkOption, str]:
             hint="give an option: see `netagent network set --help`",
         )
     return wanted
+
+
+def _egress(given: str) -> Egress:
+    try:
+        return parse_egress(given)
+    except ValueError as error:
+        raise InputError(
+            f"--egress {error}",
+            thing="egress",
+            hint="write open, none, or targets such as 192.0.2.0/24:443/tcp,198.51.100.7,[2001:db8::/32]:443",
+        ) from None
 
 
 def _feed_rules(given: Sequence[str]) -> tuple[str, ...] | None:

@@ -20,7 +20,7 @@ from netagent.datapath.host.forwarding import IPV4, IPV6, SETTINGS, Forwarding
 from netagent.datapath.host.uplink import Underlay
 from netagent.datapath.sockets.reset import ConnectionResets
 from netagent.datapath.state import DesiredChange
-from netagent.endpoints.validation import has_default_route, sandboxes
+from netagent.endpoints.validation import has_default_route, sandboxes, ways_out
 from netagent.firewall.inputs import FirewallInput
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId, NetworkId, bridge_name
@@ -170,13 +170,13 @@ class Controllers:
     def _guarded(self, known: Snapshot) -> FirewallInput:
         if self._listed[0] is not known.rows:
             self._listed = known.rows, known.rows.listed()
-        internal, rows = _internal(known.view), known.rows
+        out, rows = ways_out(known.view.networks), known.rows
         ports = self.published_ports(known)
         replicas = {row.endpoint_id: row for port in ports for row in port.replicas}
         default_routes = [
             row.endpoint_id
             for row in (*rows.publishing(), *replicas.values())
-            if has_default_route(row, rows.mates_of(row), internal)
+            if has_default_route(row, rows.mates_of(row), out)
         ]
         return firewall_input(
             known.view,
@@ -266,4 +266,4 @@ class SandboxBuilder:
 
 
 def _internal(view: RegistryView) -> frozenset[NetworkId]:
-    return frozenset(known for known, network in view.networks.items() if network.record.internal)
+    return ways_out(view.networks).internal

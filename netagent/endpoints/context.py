@@ -29,7 +29,7 @@ from netagent.endpoints.records import EndpointRecords
 from netagent.endpoints.resolv_conf import ResolvConfs
 from netagent.endpoints.rollback import Rollback
 from netagent.endpoints.targets import RuntimeTargets
-from netagent.endpoints.validation import fenced_by, has_default_route
+from netagent.endpoints.validation import fenced_by, has_default_route, ways_out
 from netagent.errors import FailedError, RefusedError
 from netagent.events.channel import event
 from netagent.events.kinds import EventKind
@@ -185,14 +185,12 @@ class EndpointContext:
         """Return the row in the datapath's form, with the gateways if it carries the sandbox's default route."""
         endpoint = local_endpoint(row, network)
         endpoint = replace(endpoint, service_ranges=self.service_ranges().get(row.network_id, ()))
-        networks = self.live.view.networks
-        internal = frozenset(one for one, known in networks.items() if known.record.internal)
         rows = [
             one
             for one in self.live.rows.mates_of(row)
             if one.is_published or one.endpoint_id == row.endpoint_id
         ]
-        if not has_default_route(row, rows, internal):
+        if not has_default_route(row, rows, ways_out(self.live.view.networks)):
             return endpoint
         return replace(endpoint, gateways=tuple(cidr.partition("/")[0] for cidr in network.record.gateways))
 

@@ -266,9 +266,13 @@ def _with_other_routes(
         for network_id, network in networks.items()
         if (former := before.get(network_id)) is not None
         and former is not network
-        and (former.record.internal, former.record.multicast)
-        != (network.record.internal, network.record.multicast)
+        and _routing(former) != _routing(network)
     ]
+
+
+def _routing(network: NetworkView) -> tuple[bool, bool, bool]:
+    record = network.record
+    return record.internal, record.multicast, record.egress is not None
 
 
 class _Sandbox:

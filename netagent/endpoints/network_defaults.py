@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from netagent.errors import InputError, RefusedError
 from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, range_flaw, subnet_flaw
+from netagent.model.egress import text_of
 from netagent.model.ids import NODE_LABEL, ClusterId, NetworkId, is_name, vni_of
 from netagent.model.records import HostRecord, NetworkRecord, Policy, ServiceRangeRecord
 from netagent.model.request import NetworkRequest
@@ -97,11 +98,18 @@ def plan_network(request: NetworkRequest, network_id: NetworkId, around: Network
         feed_labels=request.feed_labels,
         refuses_shared_names=request.refuses_shared_names,
         service_addresses=request.service_addresses,
+        egress=request.egress,
     )
 
 
 def refuse_contradiction(request: NetworkRequest) -> None:
     """Raise InputError for options that contradict each other: the record must not have an option without effect."""
+    if request.internal and request.egress is not None:
+        raise InputError(
+            "containers of an internal network connect nowhere outside, so it has no egress",
+            thing="egress",
+            hint="leave out --internal or --egress",
+        )
     if request.policy is not Policy.LINKS:
         return
     for option, asked, what in (
@@ -227,6 +235,8 @@ def differences(request: NetworkRequest, record: NetworkRecord) -> list[str]:
     if request.service_addresses != record.service_addresses:
         which = "each service" if record.service_addresses else "only a service that asks for one"
         found.append(f"{which} gets an address of its own in it")
+    if request.egress != record.egress:
+        found.append(f"its egress is {text_of(record.egress)}")
     return found
 
 

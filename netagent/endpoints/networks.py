@@ -35,8 +35,11 @@ from netagent.events.kinds import EventKind
 from netagent.external.view import added_to, external_services
 from netagent.ipam.space import share_out
 from netagent.membership.participation import Participation
+from netagent.model.egress import OPEN, may_reach
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import (
+    DnsName,
+    FixedAddresses,
     HostProgram,
     NetworkOption,
     NetworkOptionsRecord,
@@ -45,6 +48,7 @@ from netagent.model.records import (
     Policy,
     RemovalRecord,
     ServiceAddressOrigin,
+    ServiceTarget,
 )
 from netagent.model.request import NetworkRequest
 from netagent.model.subnet import offset_count
@@ -388,15 +392,18 @@ def refuse_change(view: RegistryView, network: NetworkView, wanted: Mapping[Netw
                 thing=place,
                 hint=f"add {option.words} no, or use another policy",
             )
+    internal = wanted.get(NetworkOption.INTERNAL, value_of(network.record, NetworkOption.INTERNAL)) == "yes"
+    if internal and wanted.get(NetworkOption.EGRESS, value_of(network.record, NetworkOption.EGRESS)) != OPEN:
+        raise RefusedError(
+            f"network {place} cannot be internal and have an egress: containers of an internal network connect "
+            "nowhere outside",
+            code="options-exclude-each-other",
+            thing=place,
+            hint="add --egress open, or --internal no",
+        )
     services = external_services(view, network.network_id)
     cut_off = [
-        one.record.name
-        for one in services
-        if (
-            after.internal and not network.record.internal
-            if not isinstance(one.record.target, HostProgram)
-            else network.record.host_access and not after.host_access
-        )
+        one.record.name for one in services if _would_cut_off(network.record, after, one.record.target)
     ]
     if cut_off:
         more = f" and {len(cut_off) - 3} more" if len(cut_off) > 3 else ""
@@ -419,6 +426,22 @@ def refuse_change(view: RegistryView, network: NetworkView, wanted: Mapping[Netw
             thing=place,
             hint=f"first `netagent unpublish --service NAME PORT:PORT --network {place}`, where it was published",
         )
+
+
+def _would_cut_off(before: NetworkRecord, after: NetworkRecord, target: ServiceTarget) -> bool:
+    """True if containers can reach this outside service before a change of the network, and not after it. What the
+    addresses of a name are is not known here."""
+    match target:
+        case HostProgram():
+            return before.host_access and not after.host_access
+        case FixedAddresses(addresses):
+            return (after.internal and not before.internal) or any(
+                may_reach(before.egress, one.address, one.port)
+                and not may_reach(after.egress, one.address, one.port)
+                for one in addresses
+            )
+        case DnsName():
+            return after.internal and not before.internal
 
 
 def _if_equal(existing: NetworkView, request: NetworkRequest) -> NetworkView:

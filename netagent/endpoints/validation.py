@@ -20,6 +20,24 @@ from netagent.registry.state_store import StateStore
 from netagent.registry.view import NetworkView, RegistryView
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class WaysOut:
+    """What networks allow their containers outside the cluster."""
+
+    internal: frozenset[NetworkId]
+    """They have no way out."""
+    limited: frozenset[NetworkId]
+    """They have an egress: the way out must lead through netagent, whose rules hold it."""
+
+
+def ways_out(networks: Mapping[NetworkId, NetworkView]) -> WaysOut:
+    """Return what these networks allow."""
+    return WaysOut(
+        frozenset(one for one, network in networks.items() if network.record.internal),
+        frozenset(one for one, network in networks.items() if network.record.egress is not None),
+    )
+
+
 def sandboxes(rows: Iterable[LocalEndpointRow], internal: frozenset[NetworkId]) -> dict[SandboxId, Sandbox]:
     """Return the sandboxes of this host's endpoints, given in attach order. `internal` networks have no egress."""
     by_sandbox: dict[SandboxId, list[LocalEndpointRow]] = {}
@@ -38,14 +56,15 @@ def sandboxes(rows: Iterable[LocalEndpointRow], internal: frozenset[NetworkId]) 
     }
 
 
-def has_default_route(
-    row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], internal: frozenset[NetworkId]
-) -> bool:
+def has_default_route(row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], out: WaysOut) -> bool:
     """True if this endpoint carries the sandbox's default route: the first attached one whose network is not
-    internal. A runtime that puts its own resolver into the sandbox sets the default route there itself."""
-    if row.netns is None or row.netns.behind_runtime:
+    internal. A runtime that puts its own resolver into the sandbox sets the default route there itself, unless one of
+    the networks has an egress: then it is told to set none."""
+    if row.netns is None:
         return False
-    mates = [one for one in rows if one.sandbox_id == row.sandbox_id and one.network_id not in internal]
+    mates = [one for one in rows if one.sandbox_id == row.sandbox_id and one.network_id not in out.internal]
+    if row.netns.behind_runtime and out.limited.isdisjoint(one.network_id for one in mates):
+        return False
     return bool(mates) and mates[0].endpoint_id == row.endpoint_id
 
 

@@ -24,6 +24,7 @@ from netagent.external.view import (
     external_services,
     own_names,
 )
+from netagent.model.egress import may_reach, text_of
 from netagent.model.ids import HostId, OwnNameId, ServiceId, is_name
 from netagent.model.records import (
     DnsName,
@@ -37,6 +38,7 @@ from netagent.model.records import (
     Record,
     ServiceKey,
     ServiceTarget,
+    TargetAddress,
 )
 from netagent.model.request import OwnNameRequest, ServiceRequest
 from netagent.model.subnet import parse_subnet
@@ -313,6 +315,7 @@ def _refuse_target(view: RegistryView, network: NetworkView, record: ExternalSer
         case FixedAddresses(addresses):
             for one in addresses:
                 _refuse_address(view, network, one.address)
+                _refuse_unlisted(network, one)
         case DnsName(name) if network.record.internal:
             raise _closed(network, name)
         case HostProgram(port) if not network.record.host_access:
@@ -355,6 +358,18 @@ def _refuse_address(view: RegistryView, network: NetworkView, address: str) -> N
             code="other-family",
             thing=address,
             hint=f"give an IPv{min(families)} address",
+        )
+
+
+def _refuse_unlisted(network: NetworkView, target: TargetAddress) -> None:
+    if not may_reach(network.record.egress, target.address, target.port):
+        place = network.unique_name
+        raise RefusedError(
+            f"the egress of network {place} is {text_of(network.record.egress)}, so its containers cannot reach "
+            f"{target.text}",
+            code="network-egress",
+            thing=place,
+            hint=f"add it: netagent network set {place} --egress …,{target.address}",
         )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from netagent.model.egress import Egress
+
 DEFAULT_AGENT_PORTS: Final = (7956, 7957)
 """Ports of membership and of records (netagent.config)."""
 
@@ -41,6 +43,8 @@ class GuardedNetwork:
     """It carries multicast and broadcast to other hosts."""
     has_egress: bool = True
     """Containers may open connections to addresses outside our networks."""
+    egress: Egress = None
+    """With `has_egress`: to which addresses and ports outside."""
     host_addresses: tuple[str, ...] = ()
     """Addresses of this host itself in a network made with `--host-access`, by which it communicates with
     containers."""

@@ -24,6 +24,7 @@ from netagent.firewall.inputs import (
     GuardedEndpoint,
     GuardedNetwork,
 )
+from netagent.model.egress import EgressTarget
 
 _BRIDGE, _INET = Family.BRIDGE, Family.INET
 
@@ -51,7 +52,7 @@ kernel can match the bridge itself there."""
 SAME: Final = SetKind(_INET, "same", (Field.IFNAME, Field.IFNAME))
 """Each of our bridges with itself: no rule can compare the incoming device of a packet with the outgoing one."""
 EGRESS_BRIDGES: Final = SetKind(_INET, "ways", (Field.IFNAME,))
-"""Our bridges whose containers may connect to the outside."""
+"""Our bridges whose containers may connect everywhere outside."""
 HOSTED4: Final = SetKind(_INET, "hosted4", (Field.IFNAME, Field.IPV4))
 """(Bridge, address of this host by which it takes part in the network)."""
 HOSTED6: Final = SetKind(_INET, "hosted6", (Field.IFNAME, Field.IPV6))
@@ -114,6 +115,9 @@ class Ruleset:
     changed element by element."""
     own_ranges: tuple[str, ...] = ()
     """The same of the service ranges that this host routes to itself."""
+    egress: tuple[tuple[str, tuple[EgressTarget, ...]], ...] = ()
+    """Bridges whose containers may connect to these addresses outside alone, sorted. They are part of the rules for
+    the same reason as the subnets."""
 
 
 def ruleset_of(given: FirewallInput) -> Ruleset:
@@ -133,7 +137,11 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
             GATEWAYS: _keys((network.bridge, network.bridge_mac) for network in given.networks),
             ENTRANCES: _keys(_entrances(given)),
             SAME: _keys((network.bridge, network.bridge) for network in given.networks),
-            EGRESS_BRIDGES: _keys((network.bridge,) for network in given.networks if network.has_egress),
+            EGRESS_BRIDGES: _keys(
+                (network.bridge,)
+                for network in given.networks
+                if network.has_egress and network.egress is None
+            ),
             **_hosted(given.networks),
             LENT4: _keys((device,) for device in given.lent4),
             LENT6: _keys((device,) for device in given.lent6),
@@ -147,6 +155,11 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
         agent_ports=given.agent_ports,
         subnets=_collapsed(given.subnets),
         own_ranges=_collapsed(given.own_ranges),
+        egress=tuple(
+            (network.bridge, network.egress)
+            for network in sorted(given.networks, key=lambda one: one.bridge)
+            if network.has_egress and network.egress is not None
+        ),
         rejecting=policy.restricted_bridges(given),
         needs=frozenset(_needs(given)),
     )

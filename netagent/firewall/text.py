@@ -43,7 +43,9 @@ handled first, and by few rules. A container's interface that is in no bridge le
 **Internet access.** A packet of a container to an address outside our networks is routed, and leaves with this host's
 address as its source (netagent.firewall.source_nat); replies are recognised by their connection. Nothing outside may
 open a connection. Packets out of an internal network are dropped, whatever routes a container has; it may reply to
-connections that others opened. A device that routes only because netagent turned it on
+connections that others opened. A network with an egress has a chain of its own, which lets the packets to its targets
+through; others are rejected, so that a program learns of it at once, and connections that were open before end. The
+targets are part of the rules, like the subnets. A device that routes only because netagent turned it on
 (netagent.datapath.host.forwarding) admits no new connections either: the host is no router for its neighbours.
 
 **Service addresses never leave.** A sandbox answers for them itself (netagent.datapath.host.service_routes). What one
@@ -83,23 +85,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from itertools import starmap
 from typing import Final
 
 from netagent.firewall import element, policy, publishing
 from netagent.firewall.element import Family
 from netagent.firewall.ruleset import KINDS, OptionalRules, Ruleset
+from netagent.model.egress import PROTOCOLS, EgressTarget
 
 TABLE: Final = "netagent"
 SPOOFED, FLOODS, STRANGERS, CROSSED = "spoofed", "floods", "strangers", "crossed"
+UNLISTED = "unlisted"
 CONFINED, UNINVITED, HOSTWARD = "confined", "uninvited", "hostward"
 COUNTERS: Final = {
     Family.BRIDGE: (SPOOFED, FLOODS, policy.REFUSED, policy.AUDITED_PACKETS),
-    Family.INET: (STRANGERS, CROSSED, CONFINED, UNINVITED, HOSTWARD),
+    Family.INET: (STRANGERS, CROSSED, CONFINED, UNLISTED, UNINVITED, HOSTWARD),
     Family.NETDEV: (),
 }
 """Reasons for dropped packets: forged senders, multicast beyond its budget, between containers without a link; VXLAN
-not from a member, between networks, out of an internal network, new connections from outside, between a host and
-containers. And one of packets that are not dropped: policy.AUDITED_PACKETS."""
+not from a member, between networks, out of an internal network, to an address outside that the network's egress does
+not list, new connections from outside, between a host and containers. And one of packets that are not dropped:
+policy.AUDITED_PACKETS."""
 
 FLOODS_PER_S: Final = 2000
 """Bound of multicast and broadcast frames of a network that leave a host, per second; beyond it: dropped, counted. A
@@ -310,12 +316,22 @@ _INET_CHAINS: Final = """
 		$OURS6
 		iifname @ways accept
 		ct direction reply ct state established,related accept
+		$LISTED
 		counter name confined drop
+	}
+	chain unlisted {
+		counter name unlisted reject with icmpx admin-prohibited
 	}
 	chain entering {
 		ct state established,related accept
 		ct status dnat accept
 		counter name uninvited drop
+	}
+"""
+
+_EGRESS_CHAIN: Final = """
+	chain egress_$BRIDGE {
+$RULES		goto unlisted
 	}
 """
 
@@ -335,6 +351,7 @@ def render(ruleset: Ruleset, families: Collection[Family] = frozenset(Family)) -
         "$ASTRAY6": _ruled("ip6", ruleset.own_ranges, 'iifname "na-*" counter name crossed drop'),
         "$UNFORWARDED4": _ruled("ip", ruleset.own_ranges, "return"),
         "$UNFORWARDED6": _ruled("ip6", ruleset.own_ranges, "return"),
+        "$LISTED": _listed(ruleset),
         "$PORT": ruleset.vxlan_port,
         "$FLOODS_PER_S": FLOODS_PER_S,
         "$FLOODS_BURST": FLOODS_BURST,
@@ -357,6 +374,8 @@ def render(ruleset: Ruleset, families: Collection[Family] = frozenset(Family)) -
             chains = _entrances(ruleset.needs) + chains
         elif family is Family.NETDEV:
             chains += policy.ingress(ruleset.rejecting)
+        if family is Family.INET:
+            chains = "".join(starmap(_egress_chain, ruleset.egress)) + chains
         chains = re.sub(r"\$[A-Z_0-9]+", lambda word: str(words[word[0]]), chains)
         name = f"table {family.value} {TABLE}"
         tables.append(f"add {name}\ndelete {name}\n{name} {{\n{''.join(body)}{chains}}}\n")
@@ -377,6 +396,26 @@ def _ruled(family: str, subnets: Iterable[str], rest: str) -> str:
     """Return a rule for packets to one of the subnets; none if the family has none."""
     listed = ", ".join(one for one in subnets if (":" in one) == (family == "ip6"))
     return f"{family} daddr {{ {listed} }} {rest}" if listed else ""
+
+
+def _listed(ruleset: Ruleset) -> str:
+    """Return the rule that leads each bridge with an egress to its chain."""
+    places = ", ".join(f'"{bridge}" : goto egress_{bridge}' for bridge, _ in ruleset.egress)
+    return f"iifname vmap {{ {places} }}" if places else ""
+
+
+def _egress_chain(bridge: str, targets: Iterable[EgressTarget]) -> str:
+    rules = "".join(f"\t\t{_passing(one)} accept\n" for one in targets)
+    return _EGRESS_CHAIN.replace("$BRIDGE", bridge).replace("$RULES", rules)
+
+
+def _passing(target: EgressTarget) -> str:
+    """Return what matches the packets to a target."""
+    match = f"{'ip6' if ':' in target.cidr else 'ip'} daddr {target.cidr}"
+    if target.port is None:
+        return match
+    protocols = target.protocol or f"{{ {', '.join(PROTOCOLS)} }}"
+    return f"{match} meta l4proto {protocols} th dport {target.port}"
 
 
 def _ports(*numbers: int) -> str:

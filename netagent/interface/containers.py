@@ -83,6 +83,13 @@ class NetworkCreateCommand(
         choices=("off", "on"),
         help="on: each service of the network gets an address of its own (default: off)",
     )
+    egress: str = option(
+        "--egress",
+        default="open",
+        metavar="open|none|LIST",
+        help="where its containers may connect outside the cluster: open (default): everywhere; none: nowhere; "
+        "or a list of addresses, each with a port or without, such as 192.0.2.0/24:443/tcp,198.51.100.7",
+    )
     feed_rules: list[str] = repeated(
         "--feed-rule",
         metavar="DOMAIN",
@@ -103,7 +110,8 @@ class NetworkSetCommand(
     waits="waiting until all hosts know the change",
     examples="sudo netagent network set app --policy links\n"
     "sudo netagent network set app --answer nearest --service-addresses on\n"
-    "sudo netagent network set app --internal yes",
+    "sudo netagent network set app --internal yes\n"
+    "sudo netagent network set app --egress 192.0.2.0/24:443",
 ):
     """Change options of a network on all hosts, while containers are in it. Any host may do so, whichever has created
     the network. What is not given stays as it is; subnets and MTU always do."""
@@ -147,6 +155,12 @@ class NetworkSetCommand(
         choices=("off", "on"),
         help="on: give each service in it an address of its own; off: only to those that ask for one; what has an "
         "address keeps it",
+    )
+    egress: str | None = option(
+        "--egress",
+        metavar="open|none|LIST",
+        help="where its containers may connect outside the cluster: open: everywhere; none: nowhere; "
+        "or a list of addresses, each with a port or without, such as 192.0.2.0/24:443/tcp,198.51.100.7",
     )
 
 

@@ -64,6 +64,7 @@ class DescribedNetwork(Fields):
     host_access: bool | None = option()
     shared_names: Literal["answer", "refuse"] | None = option(choices=("answer", "refuse"))
     service_addresses: Literal["off", "on"] | None = option(choices=("off", "on"))
+    egress: str | None = option()
     feed_rules: list[str] = repeated()
     feed_labels: bool | None = option()
 

@@ -476,6 +476,8 @@ class Network(TypedDict):
     """Whether a name that several groups have is answered outside them."""
     service_addresses: NotRequired[Literal["off", "on"]]
     """Whether each service with replicas in it gets an address of its own."""
+    egress: NotRequired[str]
+    """Where its containers may connect outside the cluster: `open`, `none`, or targets separated by commas."""
     host_addresses: list[HostAddress]
     created_by: str
     """Host name."""
@@ -534,6 +536,7 @@ class DescribedNetwork(TypedDict):
     host_access: bool
     shared_names: Literal["answer", "refuse"]
     service_addresses: Literal["off", "on"]
+    egress: str
     feed_rules: list[str]
     feed_labels: bool
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeAlias
 
+from netagent.model.egress import NONE, OPEN, Egress
 from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
 from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder, Balance
 from netagent.model.publication import Publication
@@ -141,6 +142,8 @@ class NetworkRecord:
     """A label that several groups have leads nowhere, except for members of one of them."""
     service_addresses: bool = False
     """Each service with replicas in it gets an address of its own."""
+    egress: Egress = None
+    """Where its containers may connect outside the cluster; None in an internal network, which has no way out."""
 
     @property
     def gateways(self) -> tuple[str, ...]:
@@ -608,6 +611,7 @@ class NetworkOption(enum.Enum):
     ANSWER_ORDER = "answer_order"
     SHARED_NAMES = "shared_names"
     SERVICE_ADDRESSES = "service_addresses"
+    EGRESS = "egress"
 
     @property
     def words(self) -> str:
@@ -626,7 +630,15 @@ OPTION_VALUES: Final[Mapping[NetworkOption, tuple[str, ...]]] = {
     NetworkOption.SHARED_NAMES: ("answer", "refuse"),
     NetworkOption.SERVICE_ADDRESSES: ("off", "on"),
 }
-"""The values of each option, the stricter one later."""
+"""The values of each option, the stricter one later. EGRESS has what netagent.model.egress can write."""
+
+
+def strictness(option: NetworkOption, value: str) -> tuple[int, str]:
+    """Order the values of an option, the stricter one later. Lists of targets are in some order, the same on all
+    hosts."""
+    if option is NetworkOption.EGRESS:
+        return {OPEN: 0, NONE: 2}.get(value, 1), value
+    return OPTION_VALUES[option].index(value), ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -635,7 +647,7 @@ class OptionChange:
 
     option: NetworkOption
     value: str
-    """One of OPTION_VALUES."""
+    """One of OPTION_VALUES, or the canonical text of an egress."""
     number: int
     """1 to MAX_OPTION_CHANGES."""
     changed_s: int
@@ -653,9 +665,9 @@ class OptionChange:
         return hashlib.sha256(written).digest()[:DIGEST_BYTES]
 
     @property
-    def rank(self) -> tuple[int, int]:
+    def rank(self) -> tuple[int, tuple[int, str]]:
         """Of the changes of one option the one with the highest rank counts."""
-        return self.number, OPTION_VALUES[self.option].index(self.value)
+        return self.number, strictness(self.option, self.value)
 
     @property
     def changed(self) -> datetime:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from netagent.model.check import Check
+from netagent.model.egress import Egress
 from netagent.model.ids import NetworkId
 from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder, Balance
 from netagent.model.publication import Publication
@@ -67,6 +68,7 @@ class NetworkRequest:
     feed_labels: bool = True
     refuses_shared_names: bool = False
     service_addresses: bool = False
+    egress: Egress = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

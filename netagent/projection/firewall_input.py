@@ -289,5 +289,6 @@ def _network(view: RegistryView, network: NetworkView, seed: str) -> GuardedNetw
         audited=network.record.policy is Policy.AUDIT,
         multicast=network.record.multicast,
         has_egress=not network.record.internal,
+        egress=network.record.egress,
         host_addresses=tuple(cidr.partition("/")[0] for cidr in own_cidrs(view, network)),
     )

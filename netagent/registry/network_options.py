@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
+from netagent.model.egress import parse_egress, text_of
 from netagent.model.ids import HostId
 from netagent.model.locality import AnswerOrder
 from netagent.model.records import (
@@ -91,6 +92,8 @@ def value_of(record: NetworkRecord, option: NetworkOption) -> str:
             return "refuse" if record.refuses_shared_names else "answer"
         case NetworkOption.SERVICE_ADDRESSES:
             return "on" if record.service_addresses else "off"
+        case NetworkOption.EGRESS:
+            return text_of(record.egress)
 
 
 def _yes(is_on: bool) -> str:  # noqa: FBT001 - its only meaning
@@ -105,20 +108,21 @@ _SET: Final[Mapping[NetworkOption, Callable[[NetworkRecord, str], NetworkRecord]
     NetworkOption.ANSWER_ORDER: lambda record, value: replace(record, answer=AnswerOrder(value)),
     NetworkOption.SHARED_NAMES: lambda record, value: replace(record, refuses_shared_names=value == "refuse"),
     NetworkOption.SERVICE_ADDRESSES: lambda record, value: replace(record, service_addresses=value == "on"),
+    NetworkOption.EGRESS: lambda record, value: replace(record, egress=parse_egress(value)),
 }
 
 
 def with_options(record: NetworkRecord, values: Mapping[NetworkOption, str]) -> NetworkRecord:
     """Return the record of a network with these values.
 
-    The policy `links` excludes multicast and addresses of hosts. Each side of a cut may have asked for one of them:
-    then the policy counts, because it is the stricter one.
+    The policy `links` excludes multicast and addresses of hosts, and `internal` an egress. Each side of a cut may
+    have asked for one of them: then the policy counts, or `internal`, because it is the stricter one.
     """
     for option, value in values.items():
         record = _SET[option](record, value)
     if record.policy is Policy.LINKS and (record.multicast or record.host_access):
         record = replace(record, multicast=False, host_access=False)
-    return record
+    return replace(record, egress=None) if record.internal and record.egress is not None else record
 
 
 def succeeded(

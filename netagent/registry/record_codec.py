@@ -36,6 +36,17 @@ import msgpack
 
 from netagent.feeds.host_rule import MAX_FEED_RULE_CHARS, MAX_FEED_RULES
 from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, mtu_flaw, range_flaw
+from netagent.model.egress import (
+    MAX_TARGET_CHARS,
+    MAX_TARGETS,
+    NONE,
+    OPEN,
+    EgressTarget,
+    parse_egress,
+    parse_target,
+    place_of,
+    text_of,
+)
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.locality import DEFAULT_WEIGHT, MAX_WEIGHT, AnswerOrder, Balance
 from netagent.model.port import MAX_ALPN, MAX_ALPN_CHARS, has_too_many_alpn, is_alpn
@@ -109,6 +120,9 @@ small enough that 10,000 of them can't exhaust a host by being stored twice."""
 GROUP_DIRECTORY_BYTES: Final = 8
 MAX_DRAINED_BY_CHARS: Final = 64
 MAX_OPTION_CHARS: Final = 64
+_OPTIONS: Final = {one.value: one for one in NetworkOption}
+_LISTED: Final = "listed"
+"""The value of a changed egress whose targets follow."""
 
 _VERSION: Final = 1
 HOST_KEY: Final = b"h"
@@ -268,11 +282,7 @@ def _fields_of_network(record: NetworkRecord | NetworkOptionsRecord) -> tuple[in
     if isinstance(record, NetworkOptionsRecord):
         return _NETWORK_OPTIONS, [
             pack_id(record.network_id),
-            [
-                [one.option.value, one.value, one.number, one.changed_s, one.changed_by]
-                + ([list(one.overrules)] if one.overrules else [])
-                for one in record.changes
-            ],
+            [_fields_of_change(one) for one in record.changes],
         ]
     return _NETWORK, [
         pack_id(record.network_id),
@@ -290,7 +300,18 @@ def _fields_of_network(record: NetworkRecord | NetworkOptionsRecord) -> tuple[in
         record.feed_labels,
         record.refuses_shared_names,
         record.service_addresses,
+        [] if record.egress is None else [[one.text for one in record.egress]],
     ]
+
+
+def _fields_of_change(change: OptionChange) -> list[object]:
+    # A release that does not know the egress reads past it, but would refuse a long value.
+    targets = parse_egress(change.value) if change.option is NetworkOption.EGRESS else None
+    value = _LISTED if targets else change.value
+    fields: list[object] = [change.option.value, value, change.number, change.changed_s, change.changed_by]
+    if targets:
+        return [*fields, list(change.overrules), [one.text for one in targets]]
+    return [*fields, list(change.overrules)] if change.overrules else fields
 
 
 def _endpoint_fields(record: EndpointRecord) -> list[object]:
@@ -390,10 +411,15 @@ def _read_network(fields: RecordFields) -> NetworkRecord:
         record = dataclasses.replace(record, refuses_shared_names=fields.boolean("refuses_shared_names"))
     if fields.has_more():
         record = dataclasses.replace(record, service_addresses=fields.boolean("service_addresses"))
+    if fields.has_more():
+        egress = fields.array("egress", 0)
+        record = dataclasses.replace(record, egress=_read_targets(egress) if egress.has_more() else None)
     if flaw := mtu_flaw(record.mtu_bytes, has_ipv6=any(":" in text for text in record.subnets)):
         raise RecordError(f"mtu_bytes: {record.mtu_bytes} {flaw}")
     if record.policy is Policy.LINKS and (record.multicast or record.host_access):
         raise RecordError("policy: links excludes multicast and host_access")
+    if record.internal and record.egress is not None:
+        raise RecordError("egress: an internal network has none")
     return record
 
 
@@ -585,10 +611,30 @@ def _read_option_change(fields: RecordFields, what: str) -> OptionChange | None:
     overrules: tuple[bytes, ...] = ()
     if inner.has_more():
         overrules = inner.items(what, MAX_OVERRULED, lambda each, which: each.octets(which, DIGEST_BYTES))
-    known = next((one for one in NetworkOption if one.value == option), None)
-    if known is None or value not in OPTION_VALUES[known]:
+    known = _OPTIONS.get(option)
+    if known is NetworkOption.EGRESS and value == _LISTED:
+        value = text_of(_read_targets(inner))
+    elif known is None or value not in OPTION_VALUES.get(known, (OPEN, NONE)):
         return None
     return OptionChange(known, value, number, changed_s, changed_by, overrules)
+
+
+def _read_targets(fields: RecordFields) -> tuple[EgressTarget, ...]:
+    read = fields.items("egress", MAX_TARGETS, _read_target)
+    if list(read) != sorted(set(read), key=place_of):
+        raise RecordError("egress: not in order, or with duplicates")
+    return read
+
+
+def _read_target(fields: RecordFields, what: str) -> EgressTarget:
+    text = fields.text(what, max_chars=MAX_TARGET_CHARS)
+    try:
+        target = parse_target(text)
+    except ValueError as error:
+        raise RecordError(f"{what}: {error}") from None
+    if target.text != text:
+        raise RecordError(f"{what}: not in canonical form")
+    return target
 
 
 _READERS: Final[dict[int, Callable[[RecordFields], Record]]] = {

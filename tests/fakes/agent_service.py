@@ -112,6 +112,7 @@ def network_of(name: str, number: int = 0) -> schema.Network:
         "feed_labels": True,
         "shared_names": "answer",
         "service_addresses": "off",
+        "egress": "open",
         "host_addresses": [],
         "created_by": "h1",
         "revision": 0,

@@ -427,6 +427,7 @@ PAGES: dict[str, Page] = {
         replaced={"anna": "root"},
         typed={"sudo netagent drain web": Typed(before=shell("h1", "docker start web"))},
     ),
+    f"{HOW_TO}/egress.md": Page(),
     f"{HOW_TO}/events.md": Page(
         before=all_of(network("app"), network("db")),
         typed={

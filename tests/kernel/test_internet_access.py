@@ -36,6 +36,7 @@ from netagent.datapath.reconcile.desired import LocalEndpoint, device_mac
 from netagent.datapath.state import DesiredChange, KernelState
 from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
+from netagent.model.egress import parse_egress
 from netagent.model.ids import EndpointId, bridge_name, veth_name, vxlan_name
 
 pytestmark = pytest.mark.kernel
@@ -282,6 +283,117 @@ def test_scenario_03_an_internal_network_has_no_way_out(
         container.run("ip route add default via 10.66.0.1")
         assert ask(container, OUTSIDE4) == ""
         assert router.guard.status().dropped["confined"] > 0
+
+    trio.run(main)
+
+
+def test_a_network_with_an_egress_connects_only_to_what_it_lists(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, tmp_path: Path
+) -> None:
+    namespace, outside = wire
+    container = namespaces("c1")
+    other4, other6 = "203.0.113.9", "2001:db8:9::9"
+    for address, via in ((other4, OUTSIDE4), (other6, OUTSIDE6)):
+        outside.run(f"ip addr add {address} dev lo")
+        namespace.run(f"ip route add {address} via {via}")
+
+    async def main() -> None:
+        end = endpoint(2, container)
+        given = firewall_of(end)
+
+        async def set_egress(text: str) -> None:
+            networks = tuple(replace(one, egress=parse_egress(text)) for one in given.networks)
+            await router.program(state_of(end), replace(given, networks=networks))
+
+        async with routing(namespace, tmp_path / "notes") as router:
+            await set_egress("open")
+            await router.host.attacher.bind(with_way_out(end))
+            with serving(outside):
+                for egress, passing in (
+                    ("open", {OUTSIDE4, OUTSIDE6, other4, other6}),
+                    (OUTSIDE4, {OUTSIDE4}),
+                    (f"203.0.113.0/24:80/tcp,[{OUTSIDE6}]:80", {other4, OUTSIDE6}),
+                    (f"203.0.113.0/24:81,{OUTSIDE4}:80/udp,[::/0]:443", set()),
+                    ("0.0.0.0/0", {OUTSIDE4, other4}),
+                    ("none", set()),
+                    ("open", {OUTSIDE4, OUTSIDE6, other4, other6}),
+                ):
+                    await set_egress(egress)
+                    for address in (OUTSIDE4, OUTSIDE6, other4, other6):
+                        answer = await trio.to_thread.run_sync(ask, container, address)
+                        assert bool(answer) == (address in passing), f"{egress}: {address}"
+                await set_egress("none")
+                await in_thread(lambda: refused_at_once(container))
+            dropped = router.guard.status().dropped
+            assert dropped["unlisted"] > 0
+            assert not dropped["confined"]
+
+    def refused_at_once(container: Namespace) -> None:
+        command = ["ip", "netns", "exec", container.name, sys.executable, "-c", ASK, OUTSIDE4]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        assert "timed out" not in done.stderr, "it is told, and need not wait"
+
+    trio.run(main)
+
+
+def test_an_open_connection_ends_when_the_egress_no_longer_lists_it(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, tmp_path: Path
+) -> None:
+    namespace, outside = wire
+    container = namespaces("c1")
+    talks = f"""
+import socket, sys
+connection = socket.create_connection(("{OUTSIDE4}", 80), timeout=5)
+print("open", flush=True)
+for line in sys.stdin:
+    connection.sendall(b"x")
+    print(connection.recv(1).decode() or "closed", flush=True)
+"""
+    echoes = f"""
+import socket
+listener = socket.create_server(("{OUTSIDE4}", 80))
+print("ready", flush=True)
+connection, _ = listener.accept()
+while data := connection.recv(1):
+    connection.sendall(data)
+"""
+
+    def started(where: Namespace, code: str) -> subprocess.Popen[str]:
+        command = ["ip", "netns", "exec", where.name, sys.executable, "-c", code]
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def say(process: subprocess.Popen[str]) -> str:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        return process.stdout.readline()
+
+    async def main() -> None:
+        end = endpoint(2, container)
+        given = firewall_of(end)
+        async with routing(namespace, tmp_path / "notes") as router:
+            await router.program(state_of(end), given)
+            await router.host.attacher.bind(with_way_out(end))
+            with started(outside, echoes) as server:
+                assert server.stdout is not None
+                await trio.to_thread.run_sync(server.stdout.readline)
+                with started(container, talks) as client:
+                    try:
+                        assert client.stdout is not None
+                        await trio.to_thread.run_sync(client.stdout.readline)
+                        assert await trio.to_thread.run_sync(say, client) == "x\n"
+                        for egress, answer in ((OUTSIDE4, "x\n"), ("203.0.113.1", "")):
+                            networks = tuple(
+                                replace(one, egress=parse_egress(egress)) for one in given.networks
+                            )
+                            await router.program(state_of(end), replace(given, networks=networks))
+                            assert await trio.to_thread.run_sync(say, client) == answer
+                    finally:
+                        client.kill()
+                        server.kill()
 
     trio.run(main)
 

@@ -71,6 +71,7 @@ def test_scenario_03_networks_are_apart_and_each_host_is_the_way_out(cluster: Cl
             found = [seen_as(cluster, container, address) for address in OUTSIDE]
             assert found == [f"192.0.2.{number}", f"2001:db8::{number}"], "in the name of its own host"
         assert [seen_as(cluster, "hermit", address) for address in OUTSIDE] == ["", ""]
+        check_egress(cluster)
     assert [seen_as(cluster, "cli", address) for address in web["addresses"]] == sorted(
         endpoint_of(cluster, "cli")["addresses"], key=lambda address: ":" in address
     ), "on the overlay each container keeps its own address"
@@ -102,6 +103,45 @@ def test_scenario_03_networks_are_apart_and_each_host_is_the_way_out(cluster: Cl
     cluster.wait(lambda: switches(cluster, "h1") == before["h1"], 5.0, "switches are not turned back")
     cluster.netagent("h2", "leave", "--drain", "0s")
     cluster.wait(lambda: switches(cluster, "h2") == before["h2"], 5.0, "a host that left still routes")
+
+
+def check_egress(cluster: Cluster) -> None:
+    """A network whose containers connect only to what is listed, on all hosts, from the next packet on."""
+    cluster.netagent("h1", "network", "create", "held", "--egress", f"{OUTSIDE[0]}:80/tcp")
+    for container, number in (("held1", 1), ("held2", 2)):
+        cluster.attach(f"h{number}", container, "--network", "held")
+
+    def reached(container: str) -> list[str]:
+        return [seen_as(cluster, container, address) for address in OUTSIDE]
+
+    def set_egress(host: str, egress: str) -> None:
+        cluster.netagent(host, "network", "set", "held", "--egress", egress)
+
+    assert [reached("held1"), reached("held2")] == [["192.0.2.1", ""], ["192.0.2.2", ""]]
+    for host, egress, wanted in (
+        ("h2", "none", [["", ""], ["", ""]]),
+        ("h1", f"[{OUTSIDE[1]}]:80,198.51.100.0/24", [["", "2001:db8::1"], ["", "2001:db8::2"]]),
+        ("h3", "open", [["192.0.2.1", "2001:db8::1"], ["192.0.2.2", "2001:db8::2"]]),
+        ("h1", "none", [["", ""], ["", ""]]),
+    ):
+        set_egress(host, egress)
+        cluster.wait(
+            lambda: [reached("held1"), reached("held2")] == wanted,
+            5.0,
+            f"the egress {egress} is not in force",
+        )
+    assert cluster.netagent("h2", "status")["refused"]["packets_unlisted"] > 0
+    refused = cluster.try_netagent("h1", "network", "set", "held", "--internal", "yes")
+    assert "cannot be internal and have an egress" in refused.stderr
+    refused = cluster.try_netagent("h1", "network", "set", "held", "--egress", "example.org")
+    assert (refused.status, "'example.org' is no address" in refused.stderr) == (2, True)
+    refused = cluster.try_netagent(
+        "h1", "service", "add", "pg", "--address", f"{OUTSIDE[0]}:5432", "--network", "held"
+    )
+    assert "the egress of network held is none" in refused.stderr
+    for container in ("held1", "held2"):
+        cluster.lab.remove_container(container)
+    cluster.netagent("h1", "network", "rm", "held")
 
 
 @contextmanager

@@ -147,6 +147,34 @@ def test_an_internal_network_has_no_way_out(docker_hosts: Fleet) -> None:
         fleet.wait(lambda: "closed" not in fleet.networks(host), SPREAD_S, f"closed stays on {host}")
 
 
+def test_a_network_with_an_egress_has_no_other_way_out(docker_hosts: Fleet) -> None:
+    """Docker gives no second interface there; netagent's route is the container's, and its rules hold."""
+    fleet = docker_hosts
+    fleet.netagent("h1", "network", "create", "held", "--egress", "192.0.2.3")
+    try:
+        for host in fleet.hosts:
+            fleet.wait(lambda: fleet.has_network(host, "held"), SPREAD_S, f"no network on {host}")
+            fleet.start(host, f"c-{host}", "--network", "held")
+
+        def passes(host: str, address: str) -> bool:
+            return fleet.execute(host, f"c-{host}", "ping", "-c", "1", "-W", "2", address).status == 0
+
+        for host, other in (("h1", "192.0.2.2"), ("h2", "192.0.2.1")):
+            fleet.wait(lambda: passes(host, "192.0.2.3"), SPREAD_S, f"c-{host} does not get out")
+            assert not passes(host, other)
+        assert not passes("h3", "192.0.2.1")
+        fleet.netagent("h2", "network", "set", "held", "--egress", "none")
+        for host in ("h1", "h2"):
+            fleet.wait(lambda: not passes(host, "192.0.2.3"), SPREAD_S, f"c-{host} still gets out")
+        fleet.reach("h1", "c-h1", "c-h2")
+        for host in fleet.hosts:
+            fleet.remove_from(host, f"c-{host}")
+    finally:
+        fleet.netagent("h1", "network", "rm", "held", "--force")
+    for host in fleet.hosts:
+        fleet.wait(lambda: not fleet.has_network(host, "held"), SPREAD_S, f"held stays on {host}")
+
+
 def test_a_pod_is_one_place(docker_hosts: Fleet) -> None:
     fleet = docker_hosts
     fleet.runtime("h3", "pod", "create", "--name", "shop", "--network", "app")

@@ -32,6 +32,7 @@ from netagent.interface import description as asked
 from netagent.interface.command import Fields
 from netagent.interface.services import ServiceCreateCommand
 from netagent.interface.tokens import TokenCreateCommand
+from netagent.model.egress import text_of
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.publication import Publication
 from netagent.model.records import (
@@ -234,10 +235,13 @@ class _Planner:
                 host_access=bool(given.host_access),
                 shared_names=given.shared_names or "answer",
                 service_addresses=given.service_addresses or "off",
+                egress=given.egress or "open",
                 feed_rules=given.feed_rules,
                 no_feed_labels=given.feed_labels is False,
             )
         )
+        if NetworkOption.EGRESS in values:
+            values[NetworkOption.EGRESS] = text_of(request.egress)
         network = self._planned.view.network_named(given.name)
         if network is None:
             later = {NetworkOption.POLICY: given.policy} if given.policy == Policy.AUDIT.value else {}
@@ -495,6 +499,7 @@ def _values(given: asked.DescribedNetwork) -> dict[NetworkOption, str]:
         NetworkOption.ANSWER_ORDER: given.answer_order,
         NetworkOption.SHARED_NAMES: given.shared_names,
         NetworkOption.SERVICE_ADDRESSES: given.service_addresses,
+        NetworkOption.EGRESS: given.egress,
     }
     words = {True: "yes", False: "no"}
     return {

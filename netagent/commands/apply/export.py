@@ -11,6 +11,7 @@ from netagent.daemon.agent import Agent
 from netagent.external.view import OwnName, external_services, own_names
 from netagent.interface import description as asked
 from netagent.interface import schema
+from netagent.model.egress import text_of
 from netagent.model.records import (
     DnsName,
     ExternalServiceRecord,
@@ -81,6 +82,7 @@ def _network(network: NetworkView) -> schema.DescribedNetwork:
         "host_access": record.host_access,
         "shared_names": "refuse" if record.refuses_shared_names else "answer",
         "service_addresses": "on" if record.service_addresses else "off",
+        "egress": text_of(record.egress),
         "feed_rules": list(record.feed_rules or ()),
         "feed_labels": record.feed_labels,
     }

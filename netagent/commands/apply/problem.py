@@ -21,6 +21,7 @@ _KEYS: Final[Mapping[str, str]] = {
     "no-such-network": "network",
     "name-in-use": "name",
     "network-internal": "network",
+    "network-egress": "network",
     "other-host": "name",
 }
 """Codes of errors whose `thing` is not what stands in the file."""

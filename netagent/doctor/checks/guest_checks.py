@@ -14,7 +14,7 @@ from typing import Final
 
 from netagent.datapath.netlink.route import OUR_PROTOCOL
 from netagent.doctor.checks.object_status import ObjectStatus, State
-from netagent.endpoints.validation import has_default_route
+from netagent.endpoints.validation import has_default_route, ways_out
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import NetworkId
 from netagent.registry.view import NetworkView, RegistryView
@@ -76,8 +76,7 @@ def inside_lines(
         lines += _addresses(row, facts)
         lines += _routes(row, network, facts)
         lines += _service_routes(row, facts, ranges.get(row.network_id, ()))
-        internal = frozenset(one for one, known in view.networks.items() if known.record.internal)
-        if network is not None and has_default_route(row, rows, internal):
+        if network is not None and has_default_route(row, rows, ways_out(view.networks)):
             lines += _defaults(row, network, facts)
     lines += _sockets(row, facts)
     lines.append(_feeds(row, facts))

@@ -15,6 +15,7 @@ from immutables import Map
 
 from netagent.events.kinds import EventKind, EventLevel
 from netagent.model.author import AGENT, Author, AuthorKind
+from netagent.model.egress import text_of
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import ExternalServiceRecord, HostRecord, NetworkRecord, OwnNameRecord
 from netagent.registry.store import Store
@@ -195,6 +196,8 @@ def _changed_options(was: NetworkRecord, now: NetworkRecord) -> Iterator[str]:
         before, after = getattr(was, option), getattr(now, option)
         if before != after:
             yield f"{option.replace('_', ' ')} {_word(after)}, was {_word(before)}"
+    if was.egress != now.egress:
+        yield f"egress {text_of(now.egress)}, was {text_of(was.egress)}"
 
 
 def _word(value: object) -> str:

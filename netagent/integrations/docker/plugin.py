@@ -328,7 +328,8 @@ class Plugin:
                 sandbox_key=request.sandbox_key,
             )
         )
-        return protocol.join_answer(ifname, internal=network.record.internal)
+        record = network.record
+        return protocol.join_answer(ifname, has_exit=not record.internal and record.egress is None)
 
     async def _leave(self, value: Mapping[str, Any]) -> dict[str, Any]:
         endpoint = protocol.endpoint_id_untrusted(value)

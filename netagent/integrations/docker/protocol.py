@@ -189,15 +189,15 @@ def address_answer(address: str, subnet: str) -> dict[str, Any]:
     return {"Address": f"{address}/{32 if version4 else subnet.partition('/')[2]}", "Data": {}}
 
 
-def join_answer(ifname: str, *, internal: bool) -> dict[str, Any]:
-    """Return no gateway: Docker attaches its own bridge for egress and published ports, unless `internal`.
+def join_answer(ifname: str, *, has_exit: bool) -> dict[str, Any]:
+    """Return no gateway: Docker attaches its own bridge for egress and published ports, if `has_exit`.
 
     Return no routes either: the agent sets the subnet's route with its other settings once Docker has brought the
     interface up. If both set it, the second one fails, and if that is Docker, the container does not start.
     """
     return {
         "InterfaceName": {"SrcName": ifname, "DstPrefix": "eth"},
-        "DisableGatewayService": internal,
+        "DisableGatewayService": not has_exit,
     }
 
 

@@ -26,6 +26,7 @@ from netagent.model.records import (
     Policy,
     Record,
     RemovalRecord,
+    strictness,
 )
 from netagent.registry.network_options import (
     changes_in_force,
@@ -50,10 +51,10 @@ def options(*changes: OptionChange) -> NetworkOptionsRecord:
 
 
 POLICY, ANSWER = NetworkOption.POLICY, NetworkOption.ANSWER_ORDER
+LISTED = ("open", "192.0.2.0/24:443,198.51.100.7/32", "[2001:db8::/32]:53/udp", "none")
+VALUES = {**OPTION_VALUES, NetworkOption.EGRESS: LISTED}
 CHANGES = st.sampled_from(NetworkOption).flatmap(
-    lambda option: st.builds(
-        change, st.just(option), st.sampled_from(OPTION_VALUES[option]), st.integers(1, 4)
-    )
+    lambda option: st.builds(change, st.just(option), st.sampled_from(VALUES[option]), st.integers(1, 4))
 )
 RECORDS = st.lists(CHANGES, min_size=1, max_size=8).map(lambda changes: options(*changes))
 HOSTS = (H1, H2, H3, HostId("d4" * 16), HostId("e5" * 16))
@@ -75,8 +76,11 @@ def test_each_option_has_the_value_with_the_highest_number_and_of_equal_ones_the
         every = [other for record in claims.values() for other in record.changes if other.option is option]
         assert one in claims[host].changes
         assert one.number == max(other.number for other in every)
-        order = OPTION_VALUES[option].index
-        assert all(order(other.value) <= order(one.value) for other in every if other.number == one.number)
+        assert all(
+            strictness(option, other.value) <= strictness(option, one.value)
+            for other in every
+            if other.number == one.number
+        )
         assert next_number(claims, option) == one.number + 1
 
 
@@ -131,13 +135,14 @@ def test_no_host_fixes_an_option_for_ever(liars: set[HostId], turns: list[tuple[
 
 @given(st.dictionaries(st.sampled_from(NetworkOption), st.integers(0, 9)))
 def test_a_network_has_the_values_that_count(chosen: dict[NetworkOption, int]) -> None:
-    values = {one: OPTION_VALUES[one][n % len(OPTION_VALUES[one])] for one, n in chosen.items()}
+    values = {one: VALUES[one][n % len(VALUES[one])] for one, n in chosen.items()}
     record = with_options(network(), values)
     encode(record)  # every network that can come of it may be in a record
     for option, value in values.items():
         is_excluded = option in (NetworkOption.MULTICAST, NetworkOption.HOST_ACCESS)
         is_off = is_excluded and record.policy is Policy.LINKS
-        assert value_of(record, option) == ("no" if is_off else value)
+        is_open = option is NetworkOption.EGRESS and record.internal
+        assert value_of(record, option) == ("open" if is_open else "no" if is_off else value)
 
 
 # -- in a view ---------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from netagent.errors import InputError
 from netagent.feeds.host_rule import is_allowed
 from netagent.interface.containers import NetworkCreateCommand
 from netagent.model.allowed import is_particular, underlay_flaw
+from netagent.model.egress import EgressTarget, parse_egress
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.model.locality import MAX_WEIGHT, AnswerOrder
 from netagent.model.port import MAX_ALPN, MAX_ALPN_CHARS, MAX_ALPN_TOTAL_CHARS
@@ -343,7 +344,7 @@ def test_a_network_of_the_release_before_has_no_rules_for_feeds() -> None:
     plain = dataclasses.replace(NETWORK, feed_rules=None, feed_labels=True)
     ruled = dataclasses.replace(plain, feed_rules=("*.a.example", "b.example"), feed_labels=False)
     assert decode_untrusted(encode(ruled)) == ruled
-    assert cut(ruled, 4) == plain
+    assert cut(ruled, 5) == plain
 
 
 def test_a_network_with_values_of_a_later_release_is_read_and_its_rules_allow_nothing() -> None:
@@ -361,13 +362,36 @@ def test_a_network_with_values_of_a_later_release_is_read_and_its_rules_allow_no
 def test_a_network_of_the_release_before_answers_shared_names() -> None:
     refusing = network(refuses_shared_names=True)
     assert decode_untrusted(encode(refusing)) == refusing
-    assert cut(refusing, 2) == network()
+    assert cut(refusing, 3) == network()
 
 
 def test_a_network_of_the_release_before_gives_no_service_an_address() -> None:
     giving = network(refuses_shared_names=True, service_addresses=True)
     assert decode_untrusted(encode(giving)) == giving
-    assert cut(giving, 1) == network(refuses_shared_names=True)
+    assert cut(giving, 2) == network(refuses_shared_names=True)
+
+
+def test_a_network_of_the_release_before_connects_everywhere() -> None:
+    for text in ("none", "192.0.2.0/24:443,[2001:db8::/32]:53/udp"):
+        held = network(egress=parse_egress(text))
+        assert decode_untrusted(encode(held)) == held
+        assert cut(held, 1) == network()
+
+
+def test_an_egress_is_canonical_and_an_internal_network_has_none() -> None:
+    one, other = EgressTarget("192.0.2.0/24"), EgressTarget("198.51.100.0/24", 443)
+    for wrong in (
+        network(egress=(other, one)),
+        network(egress=(one, one)),
+        network(egress=(EgressTarget("192.0.2.1/24"),)),
+        network(egress=(EgressTarget("192.0.2.0/24", 0),)),
+        network(egress=(EgressTarget("::/0", 1, "icmp"),)),
+        network(egress=tuple(EgressTarget("::/0", port) for port in range(1, 66))),
+        network(internal=True, egress=(one,)),
+        network(internal=True, egress=()),
+    ):
+        with pytest.raises(RecordError, match="egress"):
+            encode(wrong)
 
 
 def test_the_reason_for_a_health_is_a_short_line() -> None:
@@ -402,7 +426,7 @@ def test_the_most_aliases_leave_no_room_for_the_service_of_a_group() -> None:
 def test_a_release_that_does_not_know_weights_or_protocols_reads_the_rest() -> None:
     spoken = Port("https", 443, "tcp", ("h2", "http/1.1"))
     assert cut(endpoint(weight=7, ports=(spoken,)), 1) == endpoint(ports=(spoken,))
-    assert cut(network(answer=AnswerOrder.NEAREST), 5) == network()
+    assert cut(network(answer=AnswerOrder.NEAREST), 6) == network()
     (kind, version, *fields) = msgpack.unpackb(encode(endpoint(ports=(spoken,))))
     assert fields[7] == [["https", 443, "tcp", ["h2", "http/1.1"]]]
     assert msgpack.unpackb(encode(endpoint(ports=(Port("http", 80),))))[9] == [["http", 80, "tcp"]]

@@ -149,7 +149,7 @@ def test_the_answers_are_those_that_docker_was_seen_to_take() -> None:
     assert protocol.address_answer("fd00::7", "fd00::/64")["Address"] == "fd00::7/64"
     pool = protocol.pool_answer(protocol.PoolId(NetworkId("a1" * 16), 4), "10.1.0.0/24", "10.1.0.1")
     assert pool["Data"] == {"com.docker.network.gateway": "10.1.0.1/24"}
-    joined = protocol.join_answer("nc1", internal=True)
+    joined = protocol.join_answer("nc1", has_exit=False)
     assert "StaticRoutes" not in joined
     assert joined["DisableGatewayService"]
     assert "Gateway" not in joined
