@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TypedDict, Unpack
 
+from netagent.model.egress import Egress
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.locality import AnswerOrder
 from netagent.model.records import (
@@ -52,6 +53,7 @@ class NetworkFields(TypedDict, total=False):
     feed_rules: tuple[str, ...] | None
     feed_labels: bool
     refuses_shared_names: bool
+    egress: Egress
     service_addresses: bool
 
 
