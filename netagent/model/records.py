@@ -335,6 +335,11 @@ _WHY: Final = {
 }
 
 
+MAX_KEY_IDS: Final = 16
+"""Most ring keys that one revocation names: more than a ring holds."""
+MAX_KEY_ID_BYTES: Final = 32
+
+
 @dataclass(frozen=True, slots=True)
 class ForgetRecord:
     """The writer takes over the address space of a host that is gone for good; that host is fenced for ever."""
@@ -346,6 +351,13 @@ class ForgetRecord:
     disputed: tuple[int, int] | None = None
     """The writer has withdrawn the eviction, because the host lives; but that host had evicted the writer as well.
     Its eviction of the writer does not count up to this version (epoch, sequence) of its log."""
+    revoked: bool = False
+    """An operator's word: the host comes back by an invitation only, and gets no ring key."""
+    key_ids: tuple[bytes, ...] = ()
+    """With `revoked`: the ring keys that the host may know, rising (netgossip.records.frames.key_id)."""
+    compromised: bool = False
+    """With `revoked`: the host may act for an attacker. No member talks to it, and no word of it counts against
+    this one."""
 
 
 # -- services that are no containers, and names of an operator's own --------------------------------------------

@@ -12,6 +12,9 @@ clock, at arrival order, or at which side of a partition we were on.
 * A host is evicted when another host says so. But two hosts that evict each other were on two sides of a partition,
   and both were alive: then neither eviction counts, nor what either said of others. A host that takes its own back
   disputes the other's eviction, up to its present version; otherwise that would stand alone meanwhile, and count.
+* An eviction of a compromised host stays whatever that host says: none of its words counts. Of hosts that call each
+  other compromised, also in a ring, one may be an attacker's, and the records do not say which: all of them are out,
+  until a host outside says it of one of them, whose words end with it.
 * Of two endpoints with one address (or one MAC, or one id), the smaller host id keeps it. An endpoint whose addresses
   are not one offset in its network's subnets is fenced, whichever host claims them.
 """
@@ -53,20 +56,47 @@ def unique_host_name(host_id: HostId, name: str, namesakes: Iterable[HostId]) ->
     return name if host_id == min(namesakes) else f"{name}-{host_id[:4]}"
 
 
+def compromised_hosts(words: Mapping[HostId, Collection[HostId]]) -> dict[HostId, frozenset[HostId]]:
+    """Return the compromised hosts, and by whose word: of those that `words` says are compromised (host -> the hosts
+    that say so), all but those of which only compromised hosts say so. Costs the words."""
+    against = {host: set(writers) - {host} for host, writers in words.items()}
+    by_writer: dict[HostId, list[HostId]] = {}
+    for host, writers in against.items():
+        for writer in writers:
+            by_writer.setdefault(writer, []).append(host)
+    trusted = [writer for writer in by_writer if not against.get(writer)]
+    certain: set[HostId] = set()
+    while trusted:
+        for host in by_writer.get(trusted.pop(), ()):
+            if host in certain:
+                continue
+            certain.add(host)
+            for other in by_writer.get(host, ()):  # its words end
+                if other not in certain:
+                    against[other].discard(host)
+                    if not against[other]:
+                        trusted.append(other)
+    return {host: frozenset(writers - certain) for host, writers in against.items() if writers}
+
+
 def evicted_hosts(
-    words: Mapping[HostId, frozenset[HostId]], disputed: Collection[tuple[HostId, HostId]]
+    words: Mapping[HostId, frozenset[HostId]],
+    disputed: Collection[tuple[HostId, HostId]],
+    compromised: Mapping[HostId, frozenset[HostId]],
 ) -> dict[HostId, frozenset[HostId]]:
-    """Return the evicted hosts and by which hosts: of those that `words` says are gone (host -> the hosts that say
-    so), those with at least one writer that is not contested. `disputed`: pairs (writer, host) that do not count."""
+    """Return the evicted hosts and by which hosts: those that are compromised; and of those that `words` says are
+    gone (host -> the hosts that say so) those with at least one writer that is neither compromised nor contested.
+    `disputed`: pairs (writer, host) that do not count."""
+    heard = {host: writers.difference(compromised) for host, writers in words.items()}
     contested = {
         one
-        for host, writers in words.items()
+        for host, writers in heard.items()
         for writer in writers
-        if host in words.get(writer, ()) or (writer, host) in disputed
+        if host in heard.get(writer, ()) or ((writer, host) in disputed and host not in compromised)
         for one in (host, writer)
     }
-    found = {host: writers - contested for host, writers in words.items()}
-    return {host: writers for host, writers in found.items() if writers}
+    found = {host: writers - contested for host, writers in heard.items()}
+    return {host: writers for host, writers in found.items() if writers} | dict(compromised)
 
 
 def lies_inside(record: EndpointRecord, network: NetworkRecord) -> bool:

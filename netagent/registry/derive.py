@@ -347,7 +347,8 @@ class StoreBuilder:
         """Decide what the edits left open and return the store. The builder must not be used again."""
         before = self._before
         said, said_before = (
-            (store.evictions, store.intentions, store.disputes) for store in (self.s, before)
+            (store.evictions, store.revocations, store.accusations, store.intentions, store.disputes)
+            for store in (self.s, before)
         )
         if any(new is not old for new, old in zip(said, said_before, strict=True)):
             self._decide_evicted()
@@ -391,7 +392,17 @@ class StoreBuilder:
         """Decide which hosts are evicted: take their records out of all indexes, and put back those that
         count again."""
         self.s.disputed = frozenset(self._disputed_words())
-        judged = conflict_rules.evicted_hosts(self.s.evictions, self.s.disputed)
+        compromised = conflict_rules.compromised_hosts(self.s.accusations)
+        judged = conflict_rules.evicted_hosts(self.s.evictions, self.s.disputed, compromised)
+        self.s.compromised = _equal_or(self.s.compromised, compromised)
+        self.s.revoked = _equal_or(
+            self.s.revoked,
+            {
+                host: frozenset(revokers)
+                for host, writers in judged.items()
+                if (revokers := writers.intersection(self.s.revocations.get(host, ())))
+            },
+        )
         changed = {
             host for host in {*judged, *self.s.evicted} if (host in judged) != (host in self.s.evicted)
         }
@@ -762,6 +773,18 @@ def _further_places(owner: HostId, record: Record) -> Iterator[tuple[str, Hashab
             yield "own_names_called", (record.network_id, record.name), (owner, record.name_id)
         case ServiceAddressRecord():
             yield "address_keys", owner, key_of(record)[1]
+        case ForgetRecord(settled=True, revoked=True):
+            yield "revocations", record.host_id, owner
+            if record.compromised:
+                yield "accusations", record.host_id, owner
+
+
+def _equal_or(index: Map[K, V], wanted: Mapping[K, V]) -> Map[K, V]:
+    """Return `index` with the items of `wanted`; the very same object if it has them already."""
+    for key in {*index, *wanted}:
+        if index.get(key) != wanted.get(key):
+            index = assign(index, key, wanted.get(key))
+    return index
 
 
 def _place_of_eviction(owner: HostId, record: ForgetRecord) -> tuple[str, Hashable, Hashable, object | None]:

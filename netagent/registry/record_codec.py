@@ -56,6 +56,8 @@ from netagent.model.records import (
     MAX_ALIASES,
     MAX_CHANGED_BY_CHARS,
     MAX_HOST_WEIGHTS,
+    MAX_KEY_ID_BYTES,
+    MAX_KEY_IDS,
     MAX_OPTION_CHANGES,
     MAX_OPTIONS,
     MAX_OVERRULED,
@@ -249,7 +251,9 @@ def _fields_of(record: Record) -> tuple[int, list[object]]:
         case EndpointRecord():
             return _ENDPOINT, _endpoint_fields(record)
         case ForgetRecord():
-            return _FORGET, [pack_id(record.host_id), record.settled, list(record.disputed or ())]
+            version = list(record.disputed or ())
+            keys = [record.revoked, list(record.key_ids), record.compromised]
+            return _FORGET, [pack_id(record.host_id), record.settled, version, *keys]
         case ExternalServiceRecord():
             return _EXTERNAL_SERVICE, service_fields(record)
         case ExternalStateRecord():
@@ -509,7 +513,20 @@ def _read_forget(fields: RecordFields) -> ForgetRecord:
     version = fields.items("disputed", 2, _read_count) if fields.has_more() else ()
     if len(version) == 1:
         raise RecordError("disputed: half a version")
-    return ForgetRecord(host_id, settled, (version[0], version[1]) if version else None)
+    disputed = (version[0], version[1]) if version else None
+    revoked = fields.boolean("revoked") if fields.has_more() else False
+    key_ids = fields.sorted_items("key_ids", MAX_KEY_IDS, _read_key_id) if fields.has_more() else ()
+    compromised = fields.boolean("compromised") if fields.has_more() else False
+    if (revoked and disputed) or ((key_ids or compromised) and not revoked):
+        raise RecordError("revoked: contradicts itself")
+    return ForgetRecord(host_id, settled, disputed, revoked, key_ids, compromised)
+
+
+def _read_key_id(fields: RecordFields, what: str) -> bytes:
+    key_id = fields.blob(what)
+    if not 1 <= len(key_id) <= MAX_KEY_ID_BYTES:
+        raise RecordError(f"{what}: not an id of a key")
+    return key_id
 
 
 def _read_count(fields: RecordFields, what: str) -> int:

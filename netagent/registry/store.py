@@ -69,6 +69,10 @@ class Store:
     host_names: Map[str, frozenset[HostId]] = field(default_factory=Map)
     evictions: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
     """Host -> the hosts that say it is gone for good; contested or not."""
+    revocations: Map[HostId, Map[HostId, bool]] = field(default_factory=Map)
+    """Those of these that revoke it: True."""
+    accusations: Map[HostId, Map[HostId, bool]] = field(default_factory=Map)
+    """Those of these that say that it is compromised: True."""
     intentions: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
     """Host -> the hosts that are about to evict it."""
     disputes: Map[HostId, Map[HostId, tuple[int, int]]] = field(default_factory=Map)
@@ -77,6 +81,10 @@ class Store:
     """Those of these that have no newer version: (writer, host)."""
     evicted: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
     """The evicted hosts by the rules. Of their records only their evictions of others are in any index."""
+    revoked: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
+    """Those of these that are revoked, and the hosts that did."""
+    compromised: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
+    """Those of these that are compromised, and the hosts that said so."""
 
     revisions: Map[NetworkId, Map[HostId, NetworkRecord]] = field(default_factory=Map)
     option_records: Map[NetworkId, Map[HostId, NetworkOptionsRecord]] = field(default_factory=Map)

@@ -29,6 +29,7 @@ from netagent.model.naming import labels_inside
 from netagent.model.records import (
     Drain,
     EndpointRecord,
+    ForgetRecord,
     GrantRecord,
     HostAddressRecord,
     NetworkOptionsRecord,
@@ -67,6 +68,7 @@ __all__ = [
     "ServiceAddressView",
     "ServiceRangeView",
     "ServiceView",
+    "compromised_keys",
 ]
 
 
@@ -191,6 +193,17 @@ class RegistryView:
         """Hosts that are gone for good, and the hosts that said so. Nothing that they wrote counts, and they are not
         in `hosts`; this host itself is an exception, so that it can end in order."""
         return self.store.evicted
+
+    @property
+    def revoked(self) -> Map[HostId, frozenset[HostId]]:
+        """The evicted hosts that an operator has revoked, and the hosts where that was said: they come back by an
+        invitation only. The very same object as long as none changes; this host may be among them."""
+        return self.store.revoked
+
+    @property
+    def compromised(self) -> Map[HostId, frozenset[HostId]]:
+        """The revoked hosts that no member talks to (`netagent revoke`), and the hosts where that was said."""
+        return self.store.compromised
 
     def about_to_evict(self, host_id: HostId) -> frozenset[HostId]:
         """The hosts that are about to evict this one. Evicted hosts do not count."""
@@ -443,6 +456,18 @@ class RegistryView:
         expected = rebuild(self.store, self.local)
         for name in (one.name for one in dataclasses.fields(Store)):
             assert getattr(self.store, name) == getattr(expected, name), f"index {name} does not follow"
+
+
+def compromised_keys(view: RegistryView) -> frozenset[bytes]:
+    """Return the ids of all ring keys that revoked hosts may know (netgossip.records.frames.key_id)."""
+    found: set[bytes] = set()
+    for host_id, writers in view.revoked.items():
+        key = key_of(ForgetRecord(host_id))[1]
+        for writer in writers:
+            held = view.store.records.get((CLUSTER_SCOPE, writer), _NO_RECORDS).get(key)
+            if held is not None and isinstance(held.record, ForgetRecord):
+                found.update(held.record.key_ids)
+    return frozenset(found)
 
 
 _NO_RECORDS: Map[bytes, StoredRecord] = Map()

@@ -161,6 +161,15 @@ records = st.one_of(
         settled=st.booleans(),
         disputed=st.none() | st.tuples(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1)),
     ),
+    st.builds(
+        ForgetRecord,
+        ids,
+        settled=st.booleans(),
+        revoked=st.just(True),
+        key_ids=st.lists(st.binary(min_size=1, max_size=32), max_size=16, unique=True).map(
+            lambda found: tuple(sorted(found))
+        ),
+    ),
 )
 
 HOST = HostRecord("h1", bytes(32), "192.0.2.1", 4789, "fd00::1", "02:00:00:00:00:01", routes=("10.0.0.0/8",))
@@ -309,6 +318,32 @@ def test_keys() -> None:
     assert key_of(ForgetRecord(HostId("cd" * 16))) == (CLUSTER_SCOPE, b"f" + bytes.fromhex("cd" * 16))
     grant = GrantRecord(NET, 0x102, 0x1FF, HostId("cd" * 16), 3)
     assert key_of(grant) == (CLUSTER_SCOPE, b"g" + network + b"\0\0\1\2\0\0\0\3")
+
+
+def test_a_release_that_knows_no_revocation_reads_an_eviction() -> None:
+    revoked = ForgetRecord(HostId("cd" * 16), settled=True, revoked=True, key_ids=(b"abcd",))
+    read = decode_untrusted(msgpack.packb(msgpack.unpackb(encode(revoked))[:-3]))
+    assert read == ForgetRecord(HostId("cd" * 16), settled=True)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [True, [], True, [b""]],
+        [True, [], False, [], True],
+        [True, [], True, [b"a" * 33]],
+        [True, [], True, ["text"]],
+        [True, [], True, [b"b", b"a"]],
+        [True, [], True, [b"a", b"a"]],
+        [True, [], True, [bytes([one]) for one in range(17)]],
+        [True, [], False, [b"a"]],
+        [True, [1, 2], True, []],
+        [True, [], 1, []],
+    ],
+)
+def test_a_revocation_that_contradicts_itself_or_is_too_large_is_refused(fields: list[object]) -> None:
+    with pytest.raises(RecordError):
+        decode_untrusted(msgpack.packb([7, 1, bytes(16), *fields]))
 
 
 R = TypeVar("R", EndpointRecord, HostRecord, NetworkRecord)

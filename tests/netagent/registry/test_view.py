@@ -40,7 +40,7 @@ from netagent.model.records import (
     RemovalRecord,
 )
 from netagent.registry.record_codec import scope_of
-from netagent.registry.view import AgentState, Conflict, ConflictKind, RegistryView
+from netagent.registry.view import AgentState, Conflict, ConflictKind, RegistryView, compromised_keys
 from netgossip.slices import at_once
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member, MemberState, Version
 
@@ -296,6 +296,61 @@ def test_a_disputed_eviction_does_not_count_and_a_newer_one_does(writers: dict[s
     gone = see(taken_back, w1.delete(ForgetRecord(H2)), w1.put(ForgetRecord(H2, settled=True)))
     assert dict(gone.evicted) == {H2: {H1}}
     gone.check_invariants()
+
+
+def revocation(host_id: HostId, *keys: bytes) -> ForgetRecord:
+    return ForgetRecord(host_id, settled=True, revoked=True, key_ids=keys, compromised=True)
+
+
+def test_a_host_that_was_forgotten_by_name_is_revoked_and_may_contest(writers: dict[str, Writer]) -> None:
+    w1, w2 = writers[H1], writers[H2]
+    view = see(RegistryView(H3), w1.put(ForgetRecord(H2, settled=True, revoked=True, key_ids=(b"a",))))
+    assert dict(view.revoked) == {H2: {H1}}
+    assert not view.compromised
+    assert compromised_keys(view) == {b"a"}
+    contested = see(view, w2.put(ForgetRecord(H1, settled=True, revoked=True)))
+    assert not contested.evicted
+    assert not contested.revoked
+    contested.check_invariants()
+
+
+def test_a_compromised_host_cannot_contest(writers: dict[str, Writer]) -> None:
+    w1, w2 = writers[H1], writers[H2]
+    view = see(RegistryView(H3), w1.put(revocation(H2, b"a", b"b")), w2.put(ForgetRecord(H1, settled=True)))
+    assert dict(view.compromised) == dict(view.revoked) == dict(view.evicted) == {H2: {H1}}
+    assert compromised_keys(view) == {b"a", b"b"}
+    disputing = see(view, w2.put(ForgetRecord(H1, disputed=(1, w1.sequence))))
+    assert dict(disputing.evicted) == {H2: {H1}}
+    view.check_invariants()
+    disputing.check_invariants()
+    withdrawn = see(view, w1.put(ForgetRecord(H2, settled=True)))
+    assert not withdrawn.revoked
+    assert not withdrawn.evicted, "the two evict each other"
+    withdrawn.check_invariants()
+
+
+def test_hosts_that_revoke_each_other_are_out_until_a_third_host_says_which(
+    writers: dict[str, Writer],
+) -> None:
+    w1, w2, w3 = writers[H1], writers[H2], writers[H3]
+    view = see(RegistryView(H3), w2.put(host("h2")), w1.put(revocation(H2)), w2.put(revocation(H1)))
+    assert dict(view.revoked) == {H1: {H2}, H2: {H1}}
+    assert not view.hosts
+    back = see(view, w3.put(revocation(H1)))
+    assert dict(back.revoked) == {H1: {H2, H3}}
+    assert set(back.hosts) == {H2}
+    for one in (view, back):
+        one.check_invariants()
+
+
+def test_what_a_revoked_host_says_of_others_ends(writers: dict[str, Writer]) -> None:
+    w1, w2 = writers[H1], writers[H2]
+    view = see(RegistryView(H1), w2.put(revocation(H3)), w2.put(ForgetRecord(H3, settled=True)))
+    view = see(view, w2.put(revocation(H3)))
+    assert set(view.revoked) == {H3}
+    view = see(view, w1.put(revocation(H2)))
+    assert dict(view.evicted) == {H2: {H1}}
+    view.check_invariants()
 
 
 def test_an_eviction_may_be_disputed_before_it_arrives(writers: dict[str, Writer]) -> None:
