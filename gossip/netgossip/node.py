@@ -45,6 +45,7 @@ from netgossip.types import (
 )
 
 NEW_NODE: Final = History()
+REFUSAL_CHARS: Final = 512
 
 
 class GossipNode:
@@ -200,6 +201,21 @@ class GossipNode:
                 live=member.state in (MemberState.ALIVE, MemberState.SUSPECT),
                 suspect=member.state is MemberState.SUSPECT,
             )
+
+    # Nodes that are refused
+
+    def refuse_peer(self, node_id: NodeId, text: str, now: float) -> None:
+        """Remove a node from the members, end the session with it, and refuse whatever it sends or others say of it
+        until `readmit_peer`. `text` (at most 512 characters) is the answer to its push/pulls: RefusalHeard there."""
+        if node_id == self.node_id or len(text) > REFUSAL_CHARS:
+            raise GossipUsageError("a node does not refuse itself, and says why in 512 characters")
+        self.membership.refuse(node_id, text, now)
+        self.records.refuse_peer(node_id, now)
+
+    def readmit_peer(self, node_id: NodeId) -> None:
+        """Refuse a node no longer."""
+        self.membership.readmit(node_id)
+        self.records.readmit_peer(node_id)
 
     # The application's part of the members' meta
 

@@ -253,6 +253,15 @@ class UnprovenLogHeard:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusalHeard:
+    """A member answered our push/pull with the text that its application gave for a node that it refuses
+    (`GossipNode.refuse_peer`). Whoever has a key of the ring can send it: the application judges the text."""
+
+    source: Address
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class OwnLogRaised:
     """A peer holds newer history of our own log than we do; our log of the scope continues at this epoch.
     Persist it."""
@@ -272,6 +281,7 @@ Event: TypeAlias = (
     | IdentityConflict
     | IdentityContested
     | UnprovenLogHeard
+    | RefusalHeard
     | OwnLogRaised
 )
 

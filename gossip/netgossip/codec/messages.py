@@ -153,7 +153,7 @@ def check_meta(meta: bytes) -> bytes:
 
 
 def encode(message: Message) -> bytes:
-    """Encode one message, for a datagram or a stream alike. Two kinds are never sent: user and error."""
+    """Encode one message, for a datagram or a stream alike. The user message is never sent."""
     match message:
         case Ping():
             fields: dict[str, Any] = {"Node": message.node, "SeqNo": message.sequence}

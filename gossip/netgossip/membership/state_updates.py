@@ -19,7 +19,7 @@ It differs from memberlist in ways that memberlist nodes tolerate:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -90,9 +90,12 @@ class StateUpdates:
         self._conflicts: dict[Address, _AddressConflict] = {}
         self._ceilings = Ceilings()
         self._departures = Departures()
+        self._refused: set[NodeId] = set()
 
     def remember(self, member: Member, now: float) -> None:
         """Take over what we knew before a restart, and let the probes check it. Sends no broadcast."""
+        if member.node_id in self._refused:
+            return
         if member.node_id == self._table.own_id or len(self._table) >= self._config.max_members:
             return
         if member.state is MemberState.SUSPECT:
@@ -120,6 +123,8 @@ class StateUpdates:
         address."""
         if claim.node == self._table.own_id:
             self._alive_about_us(claim, now, source)
+            return
+        if self.is_refused(claim.node):
             return
         if not _speaks_ours(claim.vsn):
             self._counts["refused_version"] += 1
@@ -195,6 +200,8 @@ class StateUpdates:
                 yield
 
     def _merge_one(self, node: Member, now: float, peer: Address, *, is_first: bool) -> None:
+        if node.node_id in self._refused:
+            return
         is_known = node.node_id in self._table
         if node.state in (MemberState.DEAD, MemberState.LEFT) and not is_known:
             # Only a newcomer learns of deaths from before it came. Later, members that one node has removed must not
@@ -338,6 +345,42 @@ class StateUpdates:
         held = self._table.get(node_id)
         if held is not None and not is_live(held):
             self._remove(node_id)
+
+    # Nodes that are refused.
+
+    def refuse(self, node_id: NodeId, now: float) -> None:
+        """Remove a node in whatever state, and believe nothing of it from now on."""
+        self._refused.add(node_id)
+        held = self._table.get(node_id)
+        if held is None or node_id == self._table.own_id:
+            return
+        self.suspicions.pop(node_id, None)
+        self.address_changes.drop(node_id)
+        self.unconfirmed.discard(node_id)
+        if is_live(held):
+            self._table.put(replace(held, state=MemberState.DEAD), now)
+        self._remove(node_id)
+
+    def readmit(self, node_id: NodeId) -> None:
+        """Believe what is said of the node again."""
+        self._refused.discard(node_id)
+
+    def is_refused(self, node_id: NodeId | None) -> bool:
+        """True, and counted, for a node that is refused."""
+        if node_id not in self._refused:
+            return False
+        self._counts["refused_revoked"] += 1
+        return True
+
+    def refused_speaker(self, nodes: Sequence[Member], peer: Address) -> NodeId | None:
+        """Return the refused node that wrote this push/pull from `peer`: itself alive there in its own list, and no
+        other node. A node that came back there under another id lists that one."""
+        if not self._refused:
+            return None
+        here = [one.node_id for one in nodes if one.state is MemberState.ALIVE and one.address[0] == peer[0]]
+        if len(here) != 1 or not self.is_refused(here[0]):
+            return None
+        return here[0]
 
     # Steps of the above.
 

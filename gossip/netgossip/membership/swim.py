@@ -51,14 +51,23 @@ from netgossip.membership.state_updates import StateUpdates
 from netgossip.membership.streams import GossipStream, Purpose, StreamTable
 from netgossip.membership.timers import Timers
 from netgossip.slices import Slices, WorkQueue
-from netgossip.types import Address, Member, MemberState, NodeId, NodeOutput, StreamId, UnknownSourceHeard
+from netgossip.types import (
+    Address,
+    Member,
+    MemberState,
+    NodeId,
+    NodeOutput,
+    RefusalHeard,
+    StreamId,
+    UnknownSourceHeard,
+)
 
 _PROBING: Final = ("probes", "probes_failed", "late_acks", "lags")
 _STREAMS: Final = ("push_pulls", "streams_failed", "peer_errors", "user_messages")
 _CLAIMS: Final = ("suspicions", "deaths_declared", "refutations", "accusations", "identity_clashes")
 _REFUSED: Final = (
     *("no_label", "other_label", "wrong_key", "not_encrypted", "malformed", "not_for_us", "unknown_accuser"),
-    *("incarnation", "departed", "version", "address", "full", "busy", "relay", "unexpected"),
+    *("incarnation", "departed", "revoked", "version", "address", "full", "busy", "relay", "unexpected"),
 )
 
 COUNTERS: Final = (*_PROBING, *_STREAMS, *_CLAIMS, *(f"refused_{reason}" for reason in _REFUSED))
@@ -138,6 +147,7 @@ class Swim:
             counts=self._counts,
         )
         self._unknown_sources = UnknownSources()
+        self._refusals: dict[NodeId, str] = {}
         self._works = WorkQueue()
         self.now = now
         """The latest time given: work in slices runs at the time of its last input."""
@@ -348,6 +358,20 @@ class Swim:
         self._timers.reap()
         self._settle(now)
 
+    def refuse(self, node_id: NodeId, text: str, now: float) -> None:
+        """Remove a member in whatever state, and admit it no more: nothing that is said of it is believed, its pings
+        are not answered, and its push/pulls get `text` (RefusalHeard) instead of the members."""
+        self._refusals[node_id] = text
+        self._state_updates.refuse(node_id, now)
+        self._failure_detector.reap()
+        self._timers.reap()
+        self._settle(now)
+
+    def readmit(self, node_id: NodeId) -> None:
+        """Refuse the node no longer. It comes back when it or another member speaks of it."""
+        self._refusals.pop(node_id, None)
+        self._state_updates.readmit(node_id)
+
     def probe_soon(self, node_id: NodeId, now: float) -> None:
         """Probe this member next: the application has a reason to doubt it. At once, unless a probe is in flight or
         the last one was out of turn as well."""
@@ -409,6 +433,8 @@ class Swim:
 
     def _handle_message(self, message: DatagramMessage, source: Address, now: float) -> None:
         match message:
+            case Ping() | IndirectPing() if self._state_updates.is_refused(message.source):
+                pass
             case Ping():
                 self._failure_detector.handle_ping(message, source, now)
                 self._timers.note_pinged(message, now)
@@ -445,6 +471,9 @@ class Swim:
     def _handling_stream_message(self, stream: GossipStream, message: StreamMessage) -> Slices[None]:
         is_ours = stream.purpose is Purpose.ACCEPTED
         match message:
+            case PushPull() if speaker := self._state_updates.refused_speaker(message.nodes, stream.peer):
+                if is_ours:
+                    self._streams.write(stream, encode(ErrorReply(self._refusals[speaker])))
             case PushPull():
                 if is_ours:
                     yield from self._timers.write_members(stream, join=message.join)
@@ -460,6 +489,8 @@ class Swim:
                 self._counts["user_messages"] += 1
             case ErrorReply():
                 self._counts["peer_errors"] += 1
+                if not is_ours:
+                    self._outgoing.event(RefusalHeard(stream.peer, message.text))
             case _:
                 self._counts["refused_unexpected"] += 1
 

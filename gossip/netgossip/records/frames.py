@@ -188,6 +188,7 @@ class Opener:
         self._keyring = keyring
         self._label = label
         self._sessions: dict[NodeId, _Session] = {}
+        self._refused: set[NodeId] = set()
         self._keys: dict[bytes, bytes] = {}
         self._generation = -1
 
@@ -198,6 +199,10 @@ class Opener:
     def forget(self, sender: NodeId) -> None:
         """Refuse frames of `sender` from now on."""
         self._sessions.pop(sender, None)
+
+    def refuse(self, sender: NodeId, *, refused: bool) -> None:
+        """Refuse what names `sender` for another reason than that it is unknown, or no longer."""
+        (self._refused.add if refused else self._refused.discard)(sender)
 
     def is_admitted(self, sender: NodeId) -> bool:
         """True while there is an admitted session of `sender`."""
@@ -233,7 +238,9 @@ class Opener:
         """Check and decrypt one whole frame. Raises SealError for a key that we lack, WireError otherwise."""
         session = self._sessions.get(header.sender)
         if session is None:
-            raise WireError("sender is not a member")
+            raise WireError(
+                "sender is revoked" if header.sender in self._refused else "sender is not a member"
+            )
         if len(frame) != HEADER_BYTES + header.sealed_bytes:
             raise WireError("frame of another length than it says")
         key = self._ring().get(header.key_id)

@@ -108,6 +108,7 @@ class Replication:
             rng=rng, send=lambda peer, message: at_once(self._transport.send(peer, message))
         )
         self._peers = Peers(node_id)
+        self._refused: set[NodeId] = set()
         self._events: list[Event] = []
         self._counts: Counter[str] = Counter()
         self._handlers = MessageHandlers(
@@ -191,6 +192,8 @@ class Replication:
         """Set what the membership holds of a node. Address None: it was removed, or has no record port."""
         if node_id == self._node_id:
             return
+        if node_id in self._refused:
+            address = None
         has_moved = self._transport.set_peer(node_id, address, now)
         if address is None:
             if self._peers.forget_peer(node_id):
@@ -212,6 +215,18 @@ class Replication:
         if (suspect and not was_suspect) or (was_live and not live):
             self._ask_for_last_words(node_id, now)
         self._handlers.look_for_synced(now)
+
+    def refuse_peer(self, node_id: NodeId, now: float) -> None:
+        """End the session with a node for good: its frames are refused and counted, nothing is sent to it. What it
+        wrote stays, and comes from others as before."""
+        self._refused.add(node_id)
+        self._transport.refuse(node_id, refused=True)
+        self.set_peer(node_id, None, now, live=False)
+
+    def readmit_peer(self, node_id: NodeId) -> None:
+        """Refuse the node no longer; the membership must introduce it anew."""
+        self._refused.discard(node_id)
+        self._transport.refuse(node_id, refused=False)
 
     def set_scope_members(self, scope: Scope, node_ids: frozenset[NodeId], now: float) -> None:
         """Set which nodes take part in a scope; the local node may be among them."""

@@ -194,6 +194,10 @@ class RecordTransport:
             self._hosts = frozenset(peer.address[0] for peer in self._peers.values())
         return host in self._hosts
 
+    def refuse(self, node_id: NodeId, *, refused: bool) -> None:
+        """Refuse every frame that names this sender, and count it as that of a revoked one; or no longer."""
+        self._opener.refuse(node_id, refused=refused)
+
     def begin_handshake(self, node_id: NodeId, now: float) -> None:
         """Have a peer prove its present start, if it has not yet."""
         if node_id in self._peers and not self._opener.is_admitted(node_id):
