@@ -4,6 +4,7 @@
     STATE_DIR/keyring     cluster id, name, domain and keys; the host is in a cluster if the file exists
     STATE_DIR/state.db    the journal (netagent.journal.journal)
     STATE_DIR/events      what happened on this host (netagent.events.keeper)
+    STATE_DIR/revoked     who revoked this host, until it joins or starts a cluster again
     STATE_DIR/tokens      digests of the tokens of the API (netagent.access.token_store)
     RUN_DIR/agent.lock    held while the agent runs
 
@@ -20,7 +21,7 @@ import json
 import os
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from netagent.errors import FailedError, RefusedError
@@ -41,6 +42,18 @@ class ClusterKeys:
     domain: str
     keys: tuple[bytes, ...] = field(repr=False)
     """The first one seals outgoing packets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """That an operator of a cluster has revoked this host."""
+
+    cluster_id: str
+    cluster: str
+    by: str
+    """The name of the host on which that was typed, or the start of its id."""
+    host_id: str
+    """The identity that was revoked."""
 
 
 class StateDir:
@@ -128,6 +141,25 @@ class StateDir:
         for path in self.state_dir.glob("state.db*"):
             path.unlink(missing_ok=True)
         _sync_folder(self.state_dir)
+
+    def note_revoked(self, revocation: Revocation) -> None:
+        """Keep the revocation, and delete the keys: this host is in no cluster from now on. What the journal keeps
+        of endpoints that were fenced stays."""
+        write_private(self.state_dir / "revoked", json.dumps(asdict(revocation)) + "\n")
+        self._keyring_file.unlink(missing_ok=True)
+        _sync_folder(self._keyring_file.parent)
+
+    def revocation(self) -> Revocation | None:
+        """Return what `note_revoked` kept. A damaged note says nothing."""
+        content = _read(self.state_dir / "revoked")
+        try:
+            return None if content is None else Revocation(**json.loads(content))
+        except (ValueError, TypeError):
+            return None
+
+    def forget_revocation(self) -> None:
+        """Delete that note."""
+        (self.state_dir / "revoked").unlink(missing_ok=True)
 
     def forget_identity(self) -> None:
         """Delete the identity: a host that left returns as a new one, as the old one has handed everything over."""

@@ -235,6 +235,7 @@ PERFORMS = {
     "netagent.membership.participation",
     "netagent.daemon.probing",
     "netagent.eviction.rejoin",
+    "netagent.membership.refusal",
     "netagent.membership.remote_networks",
     "netagent.daemon.withdraw",
     "netagent.membership.seeds",

@@ -19,7 +19,7 @@ from netagent import __version__
 from netagent.cli.render import Column, Printer, WatchedList, clean
 from netagent.control.client import Client
 from netagent.errors import InputError, NetagentError
-from netagent.interface.cluster import AgentCommand, InitCommand, JoinCommand
+from netagent.interface.cluster import AgentCommand, InitCommand, JoinCommand, RevokeCommand
 from netagent.interface.command import Command
 from netagent.interface.description import ApplyCommand, ExportCommand
 from netagent.interface.questions import (
@@ -172,6 +172,32 @@ def agent(session: CommandContext, request: AgentCommand) -> int:
 def join(session: CommandContext, request: JoinCommand) -> int:
     """Join a cluster, with a token from a file or from the terminal."""
     request.token = token_from(request.token_file, "`netagent invite` on a member prints one")
+    answer = session.send(request)
+    from netagent.cli.screen import SHOWN
+
+    lines, name = SHOWN[request.answer()]
+    session.printer.one(answer, lambda: lines(session.printer, request, answer), name=name(answer))
+    return DONE
+
+
+@runs(RevokeCommand)
+def revoke(session: CommandContext, request: RevokeCommand) -> int:
+    """Ask, and shut hosts out."""
+    if not request.yes:
+        shown = ", ".join(request.hosts)
+        if not sys.stdin.isatty():
+            raise InputError(
+                f"there is no one to agree to revoke {shown} here", thing="hosts", hint="add --yes"
+            )
+        sys.stderr.write(
+            clean(
+                f"{shown} is shut out at once and for ever, and comes back only as a new host, by an invitation."
+            )
+            + "\nRevoke it? [y/N] "
+        )
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise InputError("nothing was changed", thing="hosts", hint="answer y to agree")
     answer = session.send(request)
     from netagent.cli.screen import SHOWN
 

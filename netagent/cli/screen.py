@@ -297,7 +297,14 @@ def _forgotten(_printer: Printer, _request: object, answer: schema.ForgetAnswer)
         yield clean(f"not acknowledged by {', '.join(answer['unheard'])}, which may own some of them")
 
 
-def _hosts(answer: schema.ForgetAnswer) -> list[str]:
+def _revoked(_printer: Printer, _request: object, answer: schema.RevokeAnswer) -> Iterable[str]:
+    took = counted(answer["addresses"], "address", "addresses")
+    yield clean(f"revoked {', '.join(_hosts(answer))}; this host took over {took}")
+    if answer["unheard"]:
+        yield clean(f"not acknowledged yet by {', '.join(answer['unheard'])}")
+
+
+def _hosts(answer: schema.ForgetAnswer | schema.RevokeAnswer) -> list[str]:
     return [host["name"] for host in answer["hosts"]]
 
 
@@ -552,6 +559,7 @@ SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
     "schema.Joined": (_joined, lambda answer: answer["cluster"]["name"]),
     "schema.Left": (_left, lambda answer: answer["cluster"]["name"]),
     "schema.ForgetAnswer": (_forgotten, lambda answer: " ".join(_hosts(answer))),
+    "schema.RevokeAnswer": (_revoked, lambda answer: " ".join(_hosts(answer))),
     "schema.WithdrawAnswer": (_withdrawn, lambda answer: answer["name"]),
     "schema.Network": (_network, lambda answer: answer["name"]),
     "schema.ChangedNetwork": (_changed_network, lambda answer: answer["name"]),

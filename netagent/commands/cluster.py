@@ -101,6 +101,19 @@ async def forget(agent: Agent, request: asked.ForgetCommand) -> schema.ForgetAns
     }
 
 
+@answers(asked.RevokeCommand)
+async def revoke(agent: Agent, request: asked.RevokeCommand) -> schema.RevokeAnswer:
+    """Shut out hosts that may act for an attacker."""
+    cluster = agent.member()
+    present = presenter(cluster)
+    done = await cluster.eviction.revoke(request.hosts)
+    return {
+        "hosts": [present.gone(host) for host in done.hosts],
+        "addresses": done.address_count,
+        "unheard": list(done.unheard),
+    }
+
+
 @answers(asked.WithdrawCommand)
 async def withdraw(agent: Agent, request: asked.WithdrawCommand) -> schema.WithdrawAnswer:
     """Withdraw the names of this host on all hosts."""

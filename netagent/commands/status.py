@@ -26,7 +26,7 @@ from netagent.commands.notices.service_notices import service_notices, translati
 from netagent.commands.presenters import sight_of
 from netagent.control.present import Presenter, ProbeView, is_of_other_family
 from netagent.control.present_additions import addition_notices
-from netagent.daemon.agent import Agent
+from netagent.daemon.agent import INVITED_AGAIN, Agent
 from netagent.daemon.cluster import Cluster
 from netagent.doctor.checks.expected_objects import addresses_of_others
 from netagent.doctor.checks.foreign_rules import PortUse
@@ -476,6 +476,15 @@ def _strangers(cluster: Cluster) -> dict[str, str]:
 
 
 def _lonely_warnings(agent: Agent) -> Iterable[schema.Notice]:
+    if agent.revocation is not None:
+        note = agent.revocation
+        yield {
+            "code": "revoked",
+            "message": f"this host ({note.host_id[:8]}) was revoked from the cluster {note.cluster}, on {note.by}: "
+            "its containers run without their networks",
+            "cure": INVITED_AGAIN,
+        }
+        return
     clusters = sorted({n.cluster for n in agent.neighbours.heard.values() if n.cluster})
     if clusters:
         of_them = (
@@ -596,6 +605,7 @@ def _warnings(
                 "cure": CLONED,
             }
     yield from _fate(agent, cluster)
+    yield from _undecided(view)
     yield from _drained_hosts(view)
     yield from _overlaps(cluster)
     yield from _mdns_warning(agent, "name members with --seeds")
@@ -610,10 +620,30 @@ def _held_words(cluster: Cluster) -> Iterable[schema.Notice]:
             for one, short in zip(named, (word.writer[:8], word.host[:8]), strict=True)
         )
         left_s = max(word.due_at - trio.current_time(), 0.0)
+        if word.is_compromised:
+            yield {
+                "code": "said-compromised",
+                "message": f"{writer} has revoked {host}, and another host just before; this takes effect in "
+                f"{left_s:.0f} s",
+                "cure": f"if that is wrong, type `netagent revoke {writer}` on a host that it has not revoked",
+            }
+            continue
         yield {
             "code": "said-gone",
             "message": f"{writer} has forgotten {host}, which is alive; this takes effect in {left_s:.0f} s",
             "cure": f"if that is wrong, type `netagent forget {writer} --force` on {host}: then neither takes effect",
+        }
+
+
+def _undecided(view: RegistryView) -> Iterable[schema.Notice]:
+    """Warn of hosts that have revoked each other."""
+    if view.undecided:
+        named = sorted(one[:8] for one in view.undecided)
+        yield {
+            "code": "revoked-each-other",
+            "message": f"{', '.join(named[:5])} have revoked each other: none of them counts",
+            "cure": "find out which of them an attacker has, and type `netagent revoke ID` here: then only the words "
+            "of the others count",
         }
 
 

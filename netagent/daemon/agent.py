@@ -55,12 +55,13 @@ from netagent.http import health_routes
 from netagent.http.listener import HttpListener
 from netagent.membership.host_record import version_of_others
 from netagent.model.author import AGENT, KERNEL, act_as
+from netagent.model.ids import HostId
 from netagent.page.access_key import AccessKeys
 from netagent.page.contents import PageSource
 from netagent.page.site import Site
 from netagent.registry.view import RegistryView
 from netagent.rpc.messages import Drops
-from netagent.state_dir import ClusterKeys, StateDir
+from netagent.state_dir import ClusterKeys, Revocation, StateDir
 from netgossip.join.identity import PRIVATE_KEY_BYTES
 from netgossip.join.invitation import Token
 from netgossip.types import Address
@@ -73,6 +74,8 @@ MAX_DOMAIN_CHARS = 100
 STOP_S = 15.0
 """After the first signal: longest time for a leave, if one is configured. Names are gone everywhere after 2.5 s,
 clients use them for REMEMBERED_S more; systemd waits 20 s (netagent.service)."""
+
+INVITED_AGAIN = "if you trust this host, type `netagent invite` on a member, then `netagent join` here"
 
 logger = logging.getLogger("netagent")
 
@@ -95,6 +98,8 @@ class Agent:
         self._is_rejoining = False
         self.former_ids: list[str] = []
         """Identities of this run that the cluster has evicted."""
+        self.revocation: Revocation | None = None
+        """Who revoked this host, as long as it is in no cluster since."""
         self._state = StateDir(self.config.state_dir, self.config.run_dir, self.config.keyring_file)
         self.events = EventKeeper(self._state.events_file)
         self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
@@ -136,6 +141,7 @@ class Agent:
                     version=self._version_of_others,
                 )
                 keys = self._state.cluster_keys()
+                self.revocation = self._state.revocation() if keys is None else None
                 if keys is None:
                     await self.tokens.forget()
                 else:
@@ -303,6 +309,13 @@ class Agent:
                 thing=self.config.name,
                 hint="try again in a few seconds",
             )
+        if self.cluster is None and self.revocation is not None:
+            raise RefusedError(
+                f"this host was revoked from the cluster {self.revocation.cluster}, on {self.revocation.by}",
+                code="revoked",
+                thing=self.config.name,
+                hint=INVITED_AGAIN,
+            )
         if self.cluster is None:
             raise RefusedError(
                 "this host belongs to no cluster",
@@ -390,13 +403,16 @@ class Agent:
     async def _become_member(self, keys: ClusterKeys, seeds: Sequence[Address] = ()) -> None:
         """Become a member; after a failure nothing is left that a later start would find."""
         await self.tokens.forget()  # those that are left are another cluster's
-        self._state.forget_cluster()  # and so is a journal without keys
+        if self.revocation is None or self.revocation.cluster_id != keys.cluster_id:
+            self._state.forget_cluster()  # and so is a journal without keys; a revoked host's has what is fenced
         self._state.save_cluster_keys(keys)
         try:
             await self._enter(keys, seeds)
         except BaseException:
             self._state.forget_cluster()
             raise
+        self.revocation = None
+        self._state.forget_revocation()
 
     async def leave(self, drain_s: float = DRAIN_S) -> int:
         """Leave for good; return the number of endpoints that were detached."""
@@ -417,10 +433,44 @@ class Agent:
             return detached
 
     async def _follow_fate(self, cluster: Cluster, ended: trio.Event) -> None:
-        """Rejoin under another identity when the cluster has evicted this one."""
+        """Rejoin under another identity when the cluster has evicted this one; end when an operator revoked it."""
         act_as(AGENT)
-        if await wait_evicted(cluster.live, ended):
-            await self._rejoin(cluster)
+        if await wait_evicted(cluster.live, ended, lambda: cluster.gossip.refused is not None):
+            by = cluster.revoked_by
+            await (self._rejoin(cluster) if by is None else self._end_revoked(cluster, by))
+
+    async def _end_revoked(self, cluster: Cluster, by: HostId) -> None:
+        """Leave the cluster that has revoked this host. Its containers run on without their networks."""
+        async with self._changing:
+            if self.cluster is not cluster:  # left while we waited for the lock
+                return
+            writer = cluster.live.view.hosts.get(by)
+            keys = cluster.keys
+            note = Revocation(
+                keys.cluster_id,
+                keys.cluster,
+                by[:8] if writer is None else writer.unique_name,
+                self.identity.node_id,
+            )
+            count = await cluster.leaving.fence()
+            self._cluster_scope.cancel()
+            await self._cluster_ended.wait()
+            # In this order: a crash between two of them finds the old identity, which is refused once more, or no
+            # keys.
+            self._state.note_revoked(note)
+            self.revocation = note
+            await reset_journal(self._state.journal_file)
+            await self.tokens.forget()
+            self._state.forget_identity()
+            self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
+            logger.warning(
+                "the cluster %s has revoked this host (%s), on %s; %d endpoints are fenced",
+                note.cluster,
+                note.host_id[:8],
+                note.by,
+                count,
+                extra=event(EventKind.EVICT, self.config.name),
+            )
 
     async def _rejoin(self, cluster: Cluster) -> None:
         async with self._changing:

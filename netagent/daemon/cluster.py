@@ -63,6 +63,7 @@ from netagent.journal.journal import Journal
 from netagent.membership.gossip import Gossip, open_ports
 from netagent.membership.group_label_keeper import GroupLabelKeeper
 from netagent.membership.host_record import HostRecordKeeper, host_record
+from netagent.membership.refusal import RefusedHosts
 from netagent.membership.restore import RestoredState, restore
 from netagent.model.ids import ClusterId, HostId, bridge_name
 from netagent.projection.firewall_input import limits_of
@@ -213,7 +214,17 @@ class Cluster:
         """Build the parts that keep records of hosts: of this one, and of those that are gone."""
         gossip, records = self.gossip, self.gossip.node.records
         downtime = Downtime(self.journal.load_silences())
-        self.eviction = Eviction(self.live, gossip.publisher, records, self.allocator, downtime, gossip.flush)
+        self.eviction = Eviction(
+            self.live,
+            gossip.publisher,
+            records,
+            self.allocator,
+            downtime,
+            gossip.flush,
+            key_ids=lambda: gossip.key_ids,
+        )
+        refused = RefusedHosts(self.live, gossip.node, identity, self.keys.cluster_id)
+        refused.look()  # before the first message: a restart lets no host in
         auto_eviction = AutoEviction(
             live=self.live,
             journal=self.journal,
@@ -244,7 +255,13 @@ class Cluster:
             is_starting=self._was_away(boot),
             drain=self.live.view.drain_of_host(self.live.view.local),
         )
-        self._background += [self._own_host.run, own_records.run, cleanup.run, auto_eviction.run]
+        self._background += [
+            self._own_host.run,
+            own_records.run,
+            refused.run,
+            cleanup.run,
+            auto_eviction.run,
+        ]
 
     def _build_endpoints(self, boot: str) -> None:
         """Build the parts that serve users."""
@@ -399,6 +416,15 @@ class Cluster:
         """Return what this host knows of its paths to these hosts."""
         prober = self.probing.prober
         return known_paths(self.live.view, lambda one: ProbeView(prober.rtt_s(one), prober.path(one)), hosts)
+
+    @property
+    def revoked_by(self) -> HostId | None:
+        """The host on which an operator revoked this one."""
+        view = self.live.view
+        by = view.revoked.get(view.local)
+        if by:
+            return min(by)
+        return None if self.gossip.refused is None else self.gossip.refused.writer
 
     def _surroundings(self, view: RegistryView) -> NetworkConstraints:
         return NetworkConstraints(

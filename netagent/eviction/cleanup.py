@@ -3,7 +3,8 @@
 What remains is one small record in the log of the host that evicted them, which fences their identity for ever. An
 evicted host that comes back is a member like any other until it goes, so that it learns of its eviction, and so that
 both sides learn of it when a partition made two sides evict each other; meanwhile the view ignores all that it
-writes. The logs of a host that turns out to live, because its eviction was contested, are requested again.
+writes. A compromised one is no member any more (netagent.membership.refusal). The logs of a host that turns out to
+live, because its eviction was contested, are requested again.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Cleanup:
         if seen[0] is self._seen[0] and seen[1] is self._seen[1]:
             return
         self._seen = seen
-        forgotten = set(view.evicted) - {view.local}
+        forgotten = set(view.evicted) - {view.local} - view.undecided
         for host_id in self._cleaned_up - forgotten:
             self._records.readmit_owner(host_id)
         back = {host_id for host_id in view.store.members if host_id in self._cleaned_up}

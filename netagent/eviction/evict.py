@@ -9,6 +9,9 @@
     evict     one change: that it is gone, grants of its space to ourselves, and what else it leaves
               (eviction/succession.py)
 
+An operator's word also revokes the host: it returns by an invitation only. `netagent revoke` says besides that it is
+compromised: the same steps, whether it lives or not, and without waiting long for anything.
+
 A failure before the last step leaves nothing behind. There is no vote: an operator, or seven days of silence,
 decides; and what remains unknown (a live host that did not acknowledge may hold some of its space) is reported.
 """
@@ -25,7 +28,7 @@ from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.events.channel import event
 from netagent.events.kinds import EventKind
 from netagent.eviction.downtime import Downtime
-from netagent.eviction.succession import eviction_records
+from netagent.eviction.succession import eviction_records, gone_for_good
 from netagent.ipam.allocator import Allocator
 from netagent.model.ids import HostId
 from netagent.model.records import ForgetRecord
@@ -38,6 +41,8 @@ from netgossip.types import CLUSTER_SCOPE
 SETTLE_S = 5.0
 """Time for every live host to acknowledge: as long as an attach waits for peers, and longer than it takes to suspect
 a dead host and declare it dead."""
+REVOKE_S = 1.0
+"""The same where the host may act for an attacker: an address that is used twice is the smaller harm."""
 POLL_S = 0.01
 TOGETHER_S = 15.0
 """Hosts that fell silent within this time may have handed space to each other without any live host knowing. Further
@@ -70,6 +75,8 @@ class Eviction:
     downtime: Downtime
     flush: Callable[[], object]
     """Sends what the node wants sent."""
+    key_ids: Callable[[], tuple[bytes, ...]] = tuple
+    """The ids of the ring keys that every member knows."""
     in_work: set[HostId] = field(default_factory=set)
     """Hosts that we intend to evict right now: no other task may take the intention back."""
     _turn: trio.Lock = field(default_factory=trio.Lock)
@@ -82,12 +89,40 @@ class Eviction:
         """
         async with self._turn:
             hosts = [self._called(name) for name in dict.fromkeys(names)]
+            word = self._revoked if names else gone_for_good
             if not names:
                 hosts = self.silent_for(dead_for_s)
             for host in hosts:
                 self._refuse_if_here(host, dead_for_s, force=force)
             self._refuse_if_not_alone(hosts, force=force)
-            return await self._forget(hosts, force=force)
+            return await self._forget(hosts, word, force=force)
+
+    async def revoke(self, names: Sequence[str]) -> Evicted:
+        """Evict hosts that may act for an attacker, whether they live or not: no member talks to them from now on.
+        Hosts that are evicted already may be named by their ids. NotFoundError for an unknown name."""
+        async with self._turn:
+            ids = [self._known(name) for name in dict.fromkeys(names)]
+            view = self.live.view
+            if view.local in ids:
+                raise InputError(
+                    f"{view.hosts[view.local].unique_name} is this host",
+                    thing=names[ids.index(view.local)],
+                    hint="revoke it on another host",
+                )
+            absent = [one for one in ids if one not in view.hosts]
+            if absent:
+                await self.publisher.put(*map(self._compromised, absent))
+                shown = ", ".join(one[:8] for one in absent)
+                logger.info("revoked %s", shown, extra=event(EventKind.EVICT, shown))
+            hosts = [view.hosts[one] for one in ids if one in view.hosts]
+            done = await self._forget(hosts, self._compromised, force=True)
+            return Evicted((*done.hosts, *map(_absent, absent)), done.address_count, done.unheard)
+
+    def _revoked(self, host_id: HostId) -> ForgetRecord:
+        return ForgetRecord(host_id, settled=True, revoked=True, key_ids=self.key_ids())
+
+    def _compromised(self, host_id: HostId) -> ForgetRecord:
+        return ForgetRecord(host_id, settled=True, revoked=True, key_ids=self.key_ids(), compromised=True)
 
     async def forget_these(self, hosts: Collection[HostId]) -> Evicted:
         """Evict without a user: hosts whose time is over, except those that fell silent together with one whose time
@@ -97,7 +132,7 @@ class Eviction:
             gone = {one for one in hosts if one in known}
             while held := {one for one in gone if self._together(one, gone)}:
                 gone -= held
-            return await self._forget([known[one] for one in sorted(gone)], force=False)
+            return await self._forget([known[one] for one in sorted(gone)], gone_for_good, force=False)
 
     def silent_for(self, silent_s: float) -> list[HostView]:
         """Hosts whose agent and kernel have both been silent for at least so long, or that left so long ago."""
@@ -122,6 +157,12 @@ class Eviction:
                 f"there is no host {name!r}", code="no-such-host", thing=name, hint="see `netagent members`"
             )
         return found
+
+    def _known(self, name: str) -> HostId:
+        """Return the id of a host that is named as in `_called`, or of an evicted one."""
+        evicted = self.live.view.evicted
+        found = [one for one in evicted if name == one or (len(name) >= 6 and one.startswith(name))]
+        return found[0] if len(found) == 1 else self._called(name).host_id
 
     def _refuse_if_here(self, host: HostView, dead_for_s: float, *, force: bool) -> None:
         name = host.unique_name
@@ -214,15 +255,25 @@ class Eviction:
 
     # -- how ---------------------------------------------------------------------------------------------------
 
-    async def _forget(self, hosts: Sequence[HostView], *, force: bool) -> Evicted:
+    async def _forget(
+        self, hosts: Sequence[HostView], word: Callable[[HostId], ForgetRecord], *, force: bool
+    ) -> Evicted:
         gone = {host.host_id for host in hosts}
+        is_urgent = any(word(one).compromised for one in gone)
         if not gone:
             return Evicted((), 0, ())
         await self._intend(gone)
         try:
-            unheard = await self._settle(gone, force=force)
-            ours = await self._agree(gone, force=force)
-            count = await self._take_over(ours)
+            unheard = await self._settle(gone, REVOKE_S if is_urgent else SETTLE_S, force=force)
+            try:
+                ours = await self._agree(gone, REVOKE_S if is_urgent else SETTLE_S, force=force)
+            except RefusedError:
+                if not is_urgent:
+                    raise
+                ours = set()  # the other host takes over, if it ever finishes
+            count = await self._take_over(ours, word)
+            if is_urgent and gone - ours:
+                await self.publisher.put(*map(word, sorted(gone - ours)))
         except BaseException:
             # Shielded against cancellation: until it is taken back, no host uses what these hosts grant.
             with trio.CancelScope(shield=True):
@@ -233,22 +284,23 @@ class Eviction:
         if gone - ours:
             await self._take_back(gone - ours)
         names = ", ".join(f"{host.unique_name} ({host.host_id[:8]})" for host in hosts)
-        logger.info("forgot %s; took over %d addresses", names, count, extra=event(EventKind.EVICT, names))
+        did = "revoked" if is_urgent else "forgot"
+        logger.info("%s %s; took over %d addresses", did, names, count, extra=event(EventKind.EVICT, names))
         return Evicted(tuple(hosts), count, unheard)
 
     async def _intend(self, gone: set[HostId]) -> None:
         self.in_work |= gone
         await self.publisher.put(*(ForgetRecord(one) for one in sorted(gone)))
 
-    async def _settle(self, gone: set[HostId], *, force: bool) -> tuple[str, ...]:
+    async def _settle(self, gone: set[HostId], patience_s: float, *, force: bool) -> tuple[str, ...]:
         """Wait for acknowledgements. Return the names of live hosts that did not acknowledge, or send what they know;
         RefusedError for any, without `force`."""
-        with trio.move_on_after(SETTLE_S):
+        with trio.move_on_after(patience_s):
             while self._unheard(gone):
                 await trio.sleep(POLL_S)
         lacking = self._unheard(gone)
         if not lacking or force:
-            lacking |= await self._catch_up(gone | lacking)
+            lacking |= await self._catch_up(gone | lacking, patience_s)
         names = sorted(map(self._name, lacking))
         if names and not force:
             raise RefusedError(
@@ -265,24 +317,24 @@ class Eviction:
     def _unheard(self, gone: Collection[HostId]) -> set[HostId]:
         return set(map(HostId, self.records.unacknowledged(CLUSTER_SCOPE))).difference(gone)
 
-    async def _catch_up(self, without: Collection[HostId]) -> set[HostId]:
+    async def _catch_up(self, without: Collection[HostId], patience_s: float) -> set[HostId]:
         """Wait until we hold all that the live hosts hold, except those in `without`; return the hosts that did not
         send it."""
         self.records.catch_up(CLUSTER_SCOPE, trio.current_time())
         self.flush()
         try:
-            with trio.move_on_after(SETTLE_S):
+            with trio.move_on_after(patience_s):
                 while self.records.ahead(CLUSTER_SCOPE) - set(without):
                     await trio.sleep(POLL_S)
             return set(map(HostId, self.records.ahead(CLUSTER_SCOPE))).difference(without)
         finally:
             self.records.caught_up(CLUSTER_SCOPE)
 
-    async def _agree(self, gone: set[HostId], *, force: bool) -> set[HostId]:
+    async def _agree(self, gone: set[HostId], patience_s: float, *, force: bool) -> set[HostId]:
         """Return the hosts that are ours to evict; another host evicts the others. RefusedError when that is
         undecided."""
         ours, undecided = set(gone), set(gone)
-        with trio.move_on_after(SETTLE_S):
+        with trio.move_on_after(patience_s):
             while True:
                 undecided = set()
                 for host in gone:
@@ -326,13 +378,13 @@ class Eviction:
             "to two containers",
         )
 
-    async def _take_over(self, gone: set[HostId]) -> int:
+    async def _take_over(self, gone: set[HostId], word: Callable[[HostId], ForgetRecord]) -> int:
         """Write the eviction as one change."""
         if not gone:
             return 0
         grants, count = self.allocator.allocations.inherit(gone)
         try:
-            await self.publisher.put(*eviction_records(self.live.view, gone), *grants)
+            await self.publisher.put(*eviction_records(self.live.view, gone, word), *grants)
         except BaseException:
             self.allocator.allocations.disinherit(grants)
             raise
@@ -348,3 +400,8 @@ class Eviction:
     def _name(self, host_id: HostId) -> str:
         host = self.live.view.hosts.get(host_id)
         return host_id[:8] if host is None else host.unique_name
+
+
+def _absent(host_id: HostId) -> HostView:
+    """An evicted host, of which nothing but its id is known."""
+    return HostView(host_id, unique_name=host_id[:8])

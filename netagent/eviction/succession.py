@@ -10,7 +10,7 @@ external services that are programs of theirs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -46,14 +46,21 @@ end with the evicted hosts. A host that filled its log with them could otherwise
 room for two."""
 
 
-def eviction_records(view: RegistryView, gone: Collection[HostId]) -> list[Record]:
+def gone_for_good(host_id: HostId) -> ForgetRecord:
+    """Return the eviction of a host that may return by itself."""
+    return ForgetRecord(host_id, settled=True)
+
+
+def eviction_records(
+    view: RegistryView, gone: Collection[HostId], word: Callable[[HostId], ForgetRecord] = gone_for_good
+) -> list[Record]:
     """Return the records that this host must write to evict `gone` and to succeed them, except grants of
-    their space."""
+    their space. `word`: the eviction itself."""
     records: dict[bytes, Record] = {}
     for host in sorted(gone):
-        eviction = ForgetRecord(host, settled=True)
+        eviction = word(host)
         records[key_of(eviction)[1]] = eviction
-    own = {key_of(record)[1] for record in view.records_of(view.local, CLUSTER_SCOPE)}
+    own = {key_of(record)[1]: record for record in view.records_of(view.local, CLUSTER_SCOPE)}
     additions = 0
     room = MAX_SERVICE_ADDRESSES - len(view.store.address_keys.get(view.local, ()))
     for host in sorted(gone):
@@ -69,12 +76,20 @@ def eviction_records(view: RegistryView, gone: Collection[HostId]) -> list[Recor
                 additions += 1
                 if additions > MAX_ADDITIONS:
                     continue
-            # A state in force follows on whatever this host had found out earlier.
-            if key not in own or isinstance(record, ExternalStateRecord):
+            # A state in force follows on whatever this host had found out earlier, and a revocation stays one.
+            if key not in own or isinstance(record, ExternalStateRecord) or _says_more(record, own[key]):
                 records.setdefault(key, record)
     for option_record in _options(view, gone):
         records[key_of(option_record)[1]] = option_record
     return list(records.values())
+
+
+def _says_more(record: Record, own: Record) -> bool:
+    return (
+        isinstance(record, ForgetRecord)
+        and isinstance(own, ForgetRecord)
+        and (record.revoked, record.compromised) > (own.revoked, own.compromised)
+    )
 
 
 def _options(view: RegistryView, gone: Collection[HostId]) -> Iterator[NetworkOptionsRecord]:
@@ -95,7 +110,9 @@ def _kept(view: RegistryView, host: HostId, gone: Collection[HostId]) -> Iterato
             case ForgetRecord(settled=True):
                 # Not of hosts that are there, or were a moment ago: what it said of them did not count, because they
                 # said the same of it.
-                if record.host_id != view.local and record.host_id not in view.hosts:
+                # Nor of a host that called this one compromised: that is why it is gone.
+                away = record.host_id != view.local and record.host_id not in view.hosts
+                if away and record.host_id not in view.store.accusations.get(host, ()):
                     yield record
             case ServiceRangeRecord() | ServiceAddressRecord() if _is_in_force(view, host, record):
                 yield record
@@ -145,7 +162,7 @@ def amended_evictions(
     """
     own = [one for one in view.records_of(view.local, CLUSTER_SCOPE) if isinstance(one, ForgetRecord)]
     against = view.store.evictions.get(view.local, frozenset())
-    said = [one.host_id for one in own if one.settled]
+    said = [one.host_id for one in own if one.settled and not one.compromised]
     is_contested = any(one in against or (view.local, one) in view.store.disputed for one in said)
     living = {host_id for host_id, host in view.hosts.items() if host.is_live} if is_contested else set()
     change = []
@@ -153,7 +170,7 @@ def amended_evictions(
         version = view.version_of(host_id, ForgetRecord(view.local, settled=True))
         if version is not None:
             change.append(ForgetRecord(host_id, disputed=(version.epoch, version.sequence)))
-    take_back = [one for one in own if one.settled and one.host_id in living - against]
+    take_back = [one for one in own if one.host_id in living.intersection(said) - against]
     for one in own:
         if one.disputed is not None and one.host_id not in view.hosts:
             take_back.append(one)  # it is gone, and its eviction with it

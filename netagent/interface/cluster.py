@@ -166,8 +166,9 @@ class ForgetCommand(
     "sudo netagent forget --dead-for 7d",
 ):
     """Remove hosts that are gone for good. This host takes over the addresses they owned, and all hosts
-    drop their names and records. A forgotten host that returns is fenced: attach its containers again.
-    Refused for a live host, and unless every live host acknowledges it."""
+    drop their names and records. A host that was forgotten by name comes back by an invitation only.
+    Refused for a live host, and unless every live host acknowledges it. For a host that somebody else
+    may control, see `netagent revoke`."""
 
     hosts: list[str] = argument(
         default=(), nargs="*", metavar="HOST", help="names or ids, as `netagent members` shows them"
@@ -184,6 +185,26 @@ class ForgetCommand(
         "--force",
         help="also forget a live host, and do not wait for the other hosts: two containers may get the same address",
     )
+
+
+class RevokeCommand(
+    Command["schema.RevokeAnswer"],
+    command="revoke",
+    route="POST /v1/revoke",
+    brief="shut out hosts that may be compromised",
+    waits="waiting until the other hosts have acknowledged it",
+    examples="sudo netagent revoke h3\nsudo netagent revoke h3 --yes",
+):
+    """Shut out hosts that an attacker may control, whether they live or not, at once and for ever: no member talks
+    to them, all hosts drop their names and records, and this host takes over their addresses. They come back
+    only as new hosts, by an invitation. Asks before it does so."""
+
+    hosts: list[str] = argument(
+        nargs="+",
+        metavar="HOST",
+        help="names or ids, as `netagent members` shows them; ids of forgotten hosts",
+    )
+    yes: bool = switch("--yes", help="do not ask", is_sent=False)
 
 
 class WithdrawCommand(

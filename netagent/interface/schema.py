@@ -293,6 +293,16 @@ class ForgetAnswer(TypedDict):
     """With force: names of live hosts that did not acknowledge it in time."""
 
 
+class RevokeAnswer(TypedDict):
+    """Answer of `revoke`."""
+
+    hosts: list[ForgottenHost]
+    addresses: int
+    """How many addresses this host took over, in all networks."""
+    unheard: list[str]
+    """Names of live hosts that did not acknowledge it in time."""
+
+
 class WithdrawAnswer(TypedDict):
     """Answer of `withdraw`."""
 

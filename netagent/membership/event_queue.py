@@ -323,7 +323,7 @@ class EventQueue:
         if len(self.held_evictions.waiting) > held:
             self._limited.warning(
                 event.owner,
-                f"host {event.owner[:8]} evicts a host that is alive: this takes effect in a few minutes",
+                f"host {event.owner[:8]} evicts or revokes a host that is alive: this takes effect in a few minutes",
                 marked(EventKind.EVICT, author=_host(self._live.view, event.owner)),
             )
         return sifted

@@ -21,8 +21,10 @@ from netagent.events.kinds import EventKind
 from netagent.journal.journal import DiskFullError, Journal, JournalError
 from netagent.membership.event_queue import EventQueue
 from netagent.membership.participation import Participation
+from netagent.membership.refusal import Refusal, read_refusal_untrusted
 from netagent.membership.remote_networks import RemoteNetworks
 from netagent.model.ids import HostId, NetworkId
+from netagent.model.records import MAX_KEY_IDS
 from netagent.periodic_task import PeriodicTask
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
@@ -35,9 +37,19 @@ from netgossip.errors import GossipUsageError
 from netgossip.join.admission import Credentials, Invitations
 from netgossip.join.identity import Identity
 from netgossip.node import GossipNode
+from netgossip.records.frames import key_id
 from netgossip.slice_runner import TaskRunner
 from netgossip.sockets import NodeSockets, open_sockets
-from netgossip.types import CLUSTER_SCOPE, Address, Event, History, OwnLogRaised, RequestReceived, Scope
+from netgossip.types import (
+    CLUSTER_SCOPE,
+    Address,
+    Event,
+    History,
+    OwnLogRaised,
+    RefusalHeard,
+    RequestReceived,
+    Scope,
+)
 
 _PROFILES = {"lan": GossipConfig.lan, "wan": GossipConfig.wan, "local": GossipConfig.local}
 MAX_INTRODUCED = 16
@@ -78,6 +90,8 @@ class Gossip:
         self._live = live
         self._local = HostId(identity.node_id)
         self._incarnation = 0
+        self.refused: Refusal | None = None
+        """That a member refuses this host, which was revoked."""
         self._nursery: trio.Nursery
         self._answer: Callable[[HostId, bytes], Awaitable[bytes]]
         self.invitations = Invitations(identity, os.urandom, self._credentials, _note_admitted)
@@ -234,6 +248,9 @@ class Gossip:
     def _note_events(self, events: tuple[Event, ...]) -> None:
         self.event_queue.handle(events)
         self._intake.note()
+        for one in events:
+            if isinstance(one, RefusalHeard):
+                self._note_refused(one)
         # A refutation raises it, and the next start must begin above.
         if self.node.membership.incarnation != self._incarnation:
             self._incarnation = self.node.membership.incarnation
@@ -244,6 +261,20 @@ class Gossip:
 
     def _note_raised(self, event: OwnLogRaised) -> None:
         self._nursery.start_soon(self._write_raised, event)
+
+    def _note_refused(self, event: RefusalHeard) -> None:
+        if self.refused is not None:
+            return
+        refusal = read_refusal_untrusted(event.text, self._keys.cluster_id, self._local)
+        if refusal is not None and refusal.member in self._live.view.hosts:
+            self.refused = refusal
+            self._live.note_change()
+
+    @property
+    def key_ids(self) -> tuple[bytes, ...]:
+        """The ids of the keys in the ring, rising."""
+        label = bytes.fromhex(self._keys.cluster_id)
+        return tuple(sorted({key_id(key, label) for key in self._keys.keys})[:MAX_KEY_IDS])
 
     async def _write_raised(self, event: OwnLogRaised) -> None:
         try:

@@ -8,11 +8,17 @@ touch with us for CALM_S was forced by an operator (`netagent forget --force`), 
 neither counts (netagent.registry.conflict_rules). If the host falls silent before, it counts. Our own records never
 wait.
 
+An eviction of a compromised host (`netagent revoke`) must count at once, and can't be contested. So one lying member
+could end the cluster: of one writer only the first that is of a live host counts at once, each further one HOLD_S
+after the one before, or as soon as another host says the same. Meanwhile an operator can revoke the writer, whose
+words end with that.
+
 A held record is in the journal. So after a start of the agent it counts, like one that came while we were away.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -45,6 +51,8 @@ class HeldEviction:
     host: HostId
     due_at: float
     entry: Entry
+    is_compromised: bool = False
+    """It says so of the host."""
 
 
 class HeldEvictions:
@@ -56,6 +64,8 @@ class HeldEvictions:
         self._gone_since: dict[HostId, float] = {}
         """Of hosts that were live; they stay in `_live_since` until it is certain that they are gone."""
         self._held: dict[_Place, HeldEviction] = {}
+        self._next_at: dict[HostId, float] = {}
+        """Writer -> when its next eviction of a compromised host that is live may count."""
 
     @property
     def waiting(self) -> tuple[HeldEviction, ...]:
@@ -93,24 +103,49 @@ class HeldEvictions:
         if event.scope != CLUSTER_SCOPE or event.owner == self._local:
             return event
         writer = HostId(event.owner)
+        former = {key: one for (of, key), one in self._held.items() if of == writer}
         if event.replaced:
-            for place in [place for place in self._held if place[0] == writer]:
-                del self._held[place]
-        kept = tuple(entry for entry in event.entries if not self._must_wait(writer, entry, now))
+            for key in former:
+                del self._held[writer, key]
+        kept = tuple(
+            entry for entry in event.entries if not self._must_wait(writer, entry, now, former.get(entry.key))
+        )
         return event if len(kept) == len(event.entries) else replace(event, entries=kept)
 
-    def _must_wait(self, writer: HostId, entry: Entry, now: float) -> bool:
+    def _must_wait(
+        self, writer: HostId, entry: Entry, now: float, former: HeldEviction | None = None
+    ) -> bool:
         if entry.key[:1] != b"f":
             return False
         self._held.pop((writer, entry.key), None)
-        host = _said_gone(entry)
-        if host is None or len(self._held) >= MAX_HELD:
+        record = _eviction(entry)
+        if record is None or len(self._held) >= MAX_HELD:
             return False
+        host = record.host_id
         self._drop_silent(now)
+        if record.compromised:
+            return self._must_take_its_turn(writer, entry, now, former)
         calm_since = now - CALM_S
         if any(self._live_since.get(one, now) > calm_since for one in (writer, host)):
             return False
         self._held[writer, entry.key] = HeldEviction(writer, host, now + HOLD_S, entry)
+        return True
+
+    def _must_take_its_turn(
+        self, writer: HostId, entry: Entry, now: float, former: HeldEviction | None
+    ) -> bool:
+        host = HostId(entry.key[1:].hex())
+        if self._local not in self._live_since or host not in self._live_since:
+            return False  # after a start, or of a host that is away already
+        due_at = now
+        if former is not None and former.is_compromised:
+            due_at = former.due_at
+        else:
+            due_at = max(now, self._next_at.get(writer, now))
+            self._next_at[writer] = due_at + HOLD_S
+        if due_at <= now:
+            return False
+        self._held[writer, entry.key] = HeldEviction(writer, host, due_at, entry, is_compromised=True)
         return True
 
     def take_due(self, forgotten: Iterable[HostId], now: float) -> list[EntriesChanged]:
@@ -118,6 +153,7 @@ class HeldEvictions:
         self._drop_silent(now)
         gone = frozenset(forgotten)
         said = {(word.writer, word.host) for word in self._held.values()}
+        accused = Counter(word.host for word in self._held.values() if word.is_compromised)
         due = []
         for place, word in list(self._held.items()):
             if word.writer in gone:
@@ -126,6 +162,7 @@ class HeldEvictions:
                 word.due_at <= now
                 or word.host not in self._live_since
                 or (word.host, word.writer) in said  # both at once, or the first would count alone meanwhile
+                or accused[word.host] > 1
             ):
                 del self._held[place]
                 version, entry = word.entry.version, word.entry
@@ -137,8 +174,8 @@ class HeldEvictions:
         return due
 
 
-def _said_gone(entry: Entry) -> HostId | None:
-    """Return the host that an entry says is gone for good; None for any other entry."""
+def _eviction(entry: Entry) -> ForgetRecord | None:
+    """Return the eviction that an entry holds; None for any other entry."""
     if entry.value is None:
         return None
     try:
@@ -149,4 +186,4 @@ def _said_gone(entry: Entry) -> HostId | None:
         return None
     # Under another key the registry refuses it. If it waited all the same, one writer could take all slots with
     # records about one host, and the next one would count at once.
-    return record.host_id if key_of(record) == (entry.scope, entry.key) else None
+    return record if key_of(record) == (entry.scope, entry.key) else None

@@ -205,6 +205,13 @@ class RegistryView:
         """The revoked hosts that no member talks to (`netagent revoke`), and the hosts where that was said."""
         return self.store.compromised
 
+    @property
+    def undecided(self) -> frozenset[HostId]:
+        """The compromised hosts of which only compromised hosts say so. Their evictions are still needed: a word of a
+        host outside brings some of them back."""
+        accused = self.compromised
+        return frozenset(host for host, writers in accused.items() if all(one in accused for one in writers))
+
     def about_to_evict(self, host_id: HostId) -> frozenset[HostId]:
         """The hosts that are about to evict this one. Evicted hosts do not count."""
         return self.store.intentions.get(host_id, frozenset()).difference(self.evicted)

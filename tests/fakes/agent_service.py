@@ -40,6 +40,7 @@ from netagent.interface.cluster import (
     JoinCommand,
     LeaveCommand,
     MembersCommand,
+    RevokeCommand,
     UninviteCommand,
     WithdrawCommand,
 )
@@ -691,6 +692,12 @@ class FakeService:
             {"id": "09" * 16, "name": name, "address": "192.0.2.9"} for name in names
         ]
         return {"hosts": shown, "addresses": 32 * len(names), "unheard": ["h2"] if request.force else []}
+
+    async def revoke(self, request: RevokeCommand) -> schema.RevokeAnswer:
+        shown: list[schema.ForgottenHost] = [
+            {"id": "09" * 16, "name": name, "address": "192.0.2.9"} for name in request.hosts
+        ]
+        return {"hosts": shown, "addresses": 32 * len(shown), "unheard": []}
 
     async def withdraw(self, request: WithdrawCommand) -> schema.WithdrawAnswer:
         return {"name": "h1", "told": 2}

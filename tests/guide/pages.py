@@ -650,6 +650,9 @@ PAGES: dict[str, Page] = {
                 "h3", before=third_agent_stops, lasts_until=answers("h3")
             ),
         },
+        left_out={
+            "sudo netagent revoke h3": "asks at a terminal; tests/lab/test_revocation.py types it with --yes"
+        },
     ),
     f"{HOW_TO}/troubleshooting-paths.md": Page(),
     "docs/reference/configuration.md": Page(),

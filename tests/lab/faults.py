@@ -246,6 +246,16 @@ def forgotten(cluster: Cluster) -> Iterator[Facts]:
         )
     finally:
         cluster.lab.heal()
+    token = cluster.netagent("h1", "invite")["token"]
+    cluster.wait(
+        lambda: (
+            cluster.try_netagent("h3", "join", "--token-file", "-", stdin=token).status == 0
+            and cluster.netagent("h3", "status")["cluster"] is not None
+            and "forgotten" in [one["code"] for one in cluster.netagent("h3", "status")["warnings"]]
+        ),
+        60.0,
+        "h3 does not come back",
+    )
     yield {}
 
 

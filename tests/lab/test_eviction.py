@@ -35,6 +35,12 @@ def is_anew(cluster: Cluster, host: str, former: str) -> bool:
     return status["cluster"] is not None and status["host"]["id"] != former
 
 
+def is_outside(cluster: Cluster, host: str) -> bool:
+    """The host is in no cluster, and says that it was revoked."""
+    status = cluster.netagent(host, "status")
+    return status["cluster"] is None and [one["code"] for one in status["warnings"]][:1] == ["revoked"]
+
+
 def own(cluster: Cluster, host: str) -> dict[str, dict[str, object]]:
     """The endpoints that a host shows as its own, by name."""
     return {one["name"]: one for one in cluster.netagent(host, "endpoints") if one["local"]}
@@ -72,7 +78,10 @@ def test_scenario_33_a_forgotten_host_returns(app: Cluster) -> None:
     assert app.attach("h1", "c4", "--ip", str(ipv4))["addresses"][0] == ipv4
     assert own(app, "h3")["c3"]["state"] == "up"
     app.lab.heal()
-    app.wait(lambda: is_anew(app, "h3", former), 30.0, "h3 did not begin anew")
+    app.wait(lambda: is_outside(app, "h3"), 30.0, "h3 does not know that it was forgotten")
+    token = app.netagent("h1", "invite")["token"]
+    app.netagent("h3", "join", "--token-file", "-", stdin=token)
+    assert is_anew(app, "h3", former)
     app.wait(lambda: app.agents("h1").get("h3") == "alive", 20.0, "h3 did not come in anew")
     assert own(app, "h3")["c3"]["state"] == "fenced"
     now = app.netagent("h3", "status")

@@ -148,7 +148,8 @@ def _evictions(earlier: RegistryView, later: RegistryView) -> Iterator[News]:
             continue  # told by the use-case, with the user who asked, or by the agent that begins anew
         name = _host_name(earlier, host_id)
         author = Author(AuthorKind.GOSSIP, _host_name(later, min(by)))
-        text = f"{name} ({short_id(host_id)}) was evicted"
+        did = "revoked" if host_id in later.revoked else "evicted"
+        text = f"{name} ({short_id(host_id)}) was {did}"
         yield News(EventKind.EVICT, name, text, author, EventLevel.WARNING)
 
 

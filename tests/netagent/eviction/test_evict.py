@@ -17,11 +17,12 @@ from trio import Nursery
 from netagent.daemon.own_records import OwnRecords
 from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.eviction.auto_evict import LEFT_S, AutoEviction
+from netagent.eviction.evict import REVOKE_S
 from netagent.external.view import external_service, own_names
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import AttachmentRecord, ForgetRecord, RemovalRecord
 from netagent.model.request import NetworkRequest
-from netagent.registry.view import RegistryView
+from netagent.registry.view import RegistryView, compromised_keys
 from netagent.registry.views import NetworkView
 from netgossip.types import CLUSTER_SCOPE, MemberState
 
@@ -489,3 +490,43 @@ async def test_a_host_takes_back_what_it_found_out_once_another_one_goes_on(clus
     await h3.publisher.withdraw(service(1, place))
     await cluster.calm()
     assert state(1, 2, place) not in h3.live.view.records_of(h3.host_id, CLUSTER_SCOPE)
+
+
+@on_hosts(4)
+async def test_a_live_host_is_revoked_and_its_space_taken_over(cluster: Cluster) -> None:
+    h1, h2, h3, h4 = cluster.hosts
+    await h3.networks.create(APP)
+    await cluster.calm()
+    h2.eviction.key_ids = lambda: (b"key1",)
+    before = trio.current_time()
+    done = await h2.eviction.revoke(["h3"])
+    assert trio.current_time() - before <= 4 * REVOKE_S
+    await trio.sleep(2.0)
+    assert [host.host_id for host in done.hosts] == [h3.host_id]
+    for one in (h1, h2, h4):
+        view = one.live.view
+        assert dict(view.compromised) == {h3.host_id: {h2.host_id}}
+        assert compromised_keys(view) == {b"key1"}
+        assert named(view, "app").owner == h2.host_id
+    assert h3.live.view.revoked[h3.host_id] == {h2.host_id}
+    # A second host's word, by the id: its name is gone.
+    again = await h1.eviction.revoke([h3.host_id[:8]])
+    assert [host.host_id for host in again.hosts] == [h3.host_id]
+    await trio.sleep(2.0)
+    assert h4.live.view.compromised[h3.host_id] == {h1.host_id, h2.host_id}
+    with pytest.raises(InputError, match="is this host"):
+        await h1.eviction.revoke(["h1"])
+
+
+@on_hosts(3)
+async def test_only_a_host_that_is_named_is_revoked(cluster: Cluster) -> None:
+    h1, h2, h3 = cluster.hosts
+    cluster.kill(h3)
+    await trio.sleep(60.0)
+    await h1.eviction.forget([], dead_for_s=30.0, force=False)
+    assert set(h1.live.view.evicted) == {h3.host_id}
+    assert not h1.live.view.revoked
+    cluster.kill(h2)
+    await h1.eviction.forget(["h2"], dead_for_s=0, force=True)
+    assert set(h1.live.view.revoked) == {h2.host_id}
+    assert not h1.live.view.compromised

@@ -8,7 +8,7 @@ from fakes.external import alias, name_id, service, service_id, state
 from fakes.registry import H1, H2, H3, N1, N2, Writer, entry, event, host, network
 from fakes.service_addresses import service_address, service_range
 
-from netagent.eviction.succession import MAX_ADDITIONS, eviction_records
+from netagent.eviction.succession import MAX_ADDITIONS, amended_evictions, eviction_records
 from netagent.external.view import external_service, own_names
 from netagent.model.ids import HostId
 from netagent.model.locality import AnswerOrder
@@ -29,6 +29,7 @@ from netagent.model.subnet import addresses_of
 from netagent.registry.record_codec import decode_untrusted, encode
 from netagent.registry.service_rules import MAX_SERVICE_ADDRESSES
 from netagent.registry.view import RegistryView
+from netgossip.types import Member, MemberState
 
 
 def test_a_network_with_the_highest_forged_revision_is_taken_over() -> None:
@@ -167,3 +168,30 @@ def test_a_successor_repeats_no_more_addresses_than_may_be_in_force() -> None:
     view = view.with_entries(event(H3, *(entry(H3, one, n) for n, one in enumerate(flood, 1))))
     written = eviction_records(view, {H3})
     assert sum(isinstance(one, ServiceAddressRecord) for one in written) == MAX_SERVICE_ADDRESSES - 1
+
+
+def test_a_successor_repeats_revocations_as_such_but_not_of_the_host_s_accusers() -> None:
+    view, writers = RegistryView(H1), {owner: Writer(owner) for owner in (H1, H2, H3)}
+    old, four = HostId("9" * 32), HostId("4" * 32)
+    revoked = ForgetRecord(old, settled=True, revoked=True, key_ids=(b"abcd",))
+    accused = ForgetRecord(four, settled=True, revoked=True, compromised=True)
+    view = view.with_entries(writers[H1].put(host("h1")))
+    view = view.with_entries(writers[H1].put(ForgetRecord(old, settled=True)))
+    for record in (host("h3"), revoked, accused):
+        view = view.with_entries(writers[H3].put(record))
+    view = view.with_entries(Writer(four).put(ForgetRecord(H3, settled=True, revoked=True, compromised=True)))
+
+    def word(host_id: HostId) -> ForgetRecord:
+        return ForgetRecord(host_id, settled=True, revoked=True, compromised=True)
+
+    written = eviction_records(view, {H3}, word)
+    assert [one for one in written if isinstance(one, ForgetRecord)] == [word(H3), revoked]
+
+
+def test_no_host_takes_the_revocation_of_a_compromised_host_back() -> None:
+    view, writers = RegistryView(H1), {owner: Writer(owner) for owner in (H1, H2)}
+    view = view.with_entries(writers[H2].put(ForgetRecord(H1, settled=True)))
+    view = view.with_entries(
+        writers[H1].put(ForgetRecord(H2, settled=True, revoked=True, compromised=True))
+    ).with_member(Member(H2, ("192.0.2.2", 7956), MemberState.ALIVE, 1))
+    assert amended_evictions(view, ()) == ([], [])

@@ -157,3 +157,51 @@ def test_what_waits_is_bounded() -> None:
     passed = [words.sift(writer.put(ForgetRecord(target, settled=True)), CALM).entries for target in targets]
     assert sum(map(bool, passed)) == 5
     assert len(words.waiting) == MAX_HELD
+
+
+def revoked(host: HostId) -> ForgetRecord:
+    return ForgetRecord(host, settled=True, revoked=True, compromised=True)
+
+
+def test_a_compromised_host_is_out_at_once_and_a_second_one_of_the_same_writer_waits() -> None:
+    """One lying member takes one host after the other, and not all of them."""
+    one = Host()
+    four = HostId("4" * 32)
+    one.member(four, MemberState.ALIVE, START)
+    one.hear(one.writers[H3].put(revoked(H2)), CALM)
+    assert set(one.view.compromised) == {H2}
+    one.hear(one.writers[H3].put(revoked(four)), CALM + 1)
+    assert set(one.view.compromised) == {H2}
+    (held,) = one.words.waiting
+    assert (held.host, held.is_compromised) == (four, True)
+    one.look(CALM + HOLD_S - 1)
+    assert set(one.view.compromised) == {H2}
+    one.look(CALM + HOLD_S)
+    assert set(one.view.compromised) == {H2, four}
+
+
+def test_what_a_revoked_writer_said_of_others_and_waits_never_counts() -> None:
+    one = Host()
+    four = HostId("4" * 32)
+    one.member(four, MemberState.ALIVE, START)
+    one.hear(one.writers[H3].put(revoked(H2)), CALM)
+    one.hear(one.writers[H3].put(revoked(four)), CALM + 1)
+    one.hear(one.writers[H1].put(revoked(H3)), CALM + 2)
+    one.look(CALM + 2 * HOLD_S)
+    assert dict(one.view.compromised) == {H3: frozenset({H1})}
+    assert set(one.view.evicted) == {H3}
+
+
+def test_a_second_host_s_word_ends_the_waiting() -> None:
+    one = Host()
+    four, five, six = (HostId(digit * 32) for digit in "456")
+    for other in (four, five, six):
+        one.member(other, MemberState.ALIVE, START)
+    one.hear(one.writers[H2].put(revoked(four)), CALM)
+    one.hear(one.writers[H3].put(revoked(six)), CALM)
+    for writer in (H2, H3):
+        one.look(CALM + 1)
+        assert five not in one.view.compromised
+        one.hear(one.writers[writer].put(revoked(five)), CALM + 1)
+    one.look(CALM + 2)
+    assert five in one.view.compromised

@@ -1,0 +1,96 @@
+"""Refusal: no member talks to a compromised host, and the host learns why, from any member, also after a restart or
+from a backup.
+
+Its record of the eviction may never reach it: it was away, and its frames are refused. So a member answers its
+push/pulls with a text that carries the member's signature over the cluster, the host and the writer of the eviction.
+The host believes a member that it knows. So a lying member can stop a host, as it can by an eviction; a program that
+only has the key ring can't.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from netagent.model.ids import HostId
+from netagent.registry.state_store import StateStore
+from netgossip.join.identity import PUBLIC_KEY_BYTES, Identity, node_id_of, verify
+from netgossip.node import GossipNode
+
+_WORD: Final = "netagent-revoked"
+_SIGNED: Final = b"netagent: revoked host\0"
+_ID_BYTES: Final = 16
+_SIGNATURE_BYTES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a member said to a host that it refuses."""
+
+    member: HostId
+    """The member, which has signed it."""
+    writer: HostId
+    """The host on which an operator revoked the refused host."""
+
+
+def refusal_text(identity: Identity, cluster_id: str, host: HostId, writer: HostId) -> str:
+    """Return what this member answers to `host`, which was revoked on `writer`."""
+    signature = identity.sign(_signed(cluster_id, host, writer))
+    return " ".join((_WORD, writer, identity.public_key.hex(), signature.hex()))
+
+
+def read_refusal_untrusted(text: str, cluster_id: str, host: HostId) -> Refusal | None:
+    """Return the refusal of `host` that a text carries; None for any other text, or a wrong signature."""
+    words = text.split(" ")
+    if len(words) != 4 or words[0] != _WORD:
+        return None
+    try:
+        writer, public_key, signature = (bytes.fromhex(word) for word in words[1:])
+    except ValueError:
+        return None
+    if (len(writer), len(public_key), len(signature)) != (_ID_BYTES, PUBLIC_KEY_BYTES, _SIGNATURE_BYTES):
+        return None
+    by = HostId(writer.hex())
+    if not verify(public_key, signature, _signed(cluster_id, host, by)):
+        return None
+    return Refusal(HostId(node_id_of(public_key)), by)
+
+
+def _signed(cluster_id: str, host: HostId, writer: HostId) -> bytes:
+    return _SIGNED + bytes.fromhex(cluster_id) + bytes.fromhex(host) + bytes.fromhex(writer)
+
+
+@dataclass(slots=True)
+class RefusedHosts:
+    """Makes the gossip refuse the compromised hosts of the view."""
+
+    live: StateStore
+    node: GossipNode
+    identity: Identity
+    cluster_id: str
+    _refused: set[HostId] = field(default_factory=set)
+    _seen: object = None
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        revision = 0
+        while True:
+            self.look()
+            revision = await self.live.wait_newer(revision)
+
+    def look(self) -> None:
+        """Refuse those that are compromised since, readmit those that are not any more. Costs nothing while the view
+        says the same."""
+        view = self.live.view
+        if view.compromised is self._seen:
+            return
+        self._seen = view.compromised
+        wanted = set(view.compromised) - {view.local}
+        for host in sorted(self._refused - wanted):
+            self.node.readmit_peer(host)
+        for host in sorted(wanted - self._refused):
+            text = refusal_text(self.identity, self.cluster_id, host, min(view.compromised[host]))
+            self.node.refuse_peer(host, text, trio.current_time())
+        self._refused = wanted
