@@ -292,7 +292,9 @@ class Eviction:
         self.in_work |= gone
         await self.publisher.put(*(ForgetRecord(one) for one in sorted(gone)))
 
-    async def _settle(self, gone: set[HostId], patience_s: float, *, force: bool) -> tuple[str, ...]:
+    async def _settle(
+        self, gone: set[HostId], patience_s: float = SETTLE_S, *, force: bool
+    ) -> tuple[str, ...]:
         """Wait for acknowledgements. Return the names of live hosts that did not acknowledge, or send what they know;
         RefusedError for any, without `force`."""
         with trio.move_on_after(patience_s):
@@ -317,7 +319,7 @@ class Eviction:
     def _unheard(self, gone: Collection[HostId]) -> set[HostId]:
         return set(map(HostId, self.records.unacknowledged(CLUSTER_SCOPE))).difference(gone)
 
-    async def _catch_up(self, without: Collection[HostId], patience_s: float) -> set[HostId]:
+    async def _catch_up(self, without: Collection[HostId], patience_s: float = SETTLE_S) -> set[HostId]:
         """Wait until we hold all that the live hosts hold, except those in `without`; return the hosts that did not
         send it."""
         self.records.catch_up(CLUSTER_SCOPE, trio.current_time())
@@ -330,7 +332,7 @@ class Eviction:
         finally:
             self.records.caught_up(CLUSTER_SCOPE)
 
-    async def _agree(self, gone: set[HostId], patience_s: float, *, force: bool) -> set[HostId]:
+    async def _agree(self, gone: set[HostId], patience_s: float = SETTLE_S, *, force: bool) -> set[HostId]:
         """Return the hosts that are ours to evict; another host evicts the others. RefusedError when that is
         undecided."""
         ours, undecided = set(gone), set(gone)
@@ -378,7 +380,9 @@ class Eviction:
             "to two containers",
         )
 
-    async def _take_over(self, gone: set[HostId], word: Callable[[HostId], ForgetRecord]) -> int:
+    async def _take_over(
+        self, gone: set[HostId], word: Callable[[HostId], ForgetRecord] = gone_for_good
+    ) -> int:
         """Write the eviction as one change."""
         if not gone:
             return 0
