@@ -455,11 +455,11 @@ class Agent:
             count = await cluster.leaving.fence()
             self._cluster_scope.cancel()
             await self._cluster_ended.wait()
-            # In this order: a crash between two of them finds the old identity, which is refused once more, or no
-            # keys.
+            # In this order: a crash before the keys are gone finds the old identity, which is refused once more; a later
+            # one finds nothing of it in the journal, which the next identity uses.
+            await reset_journal(self._state.journal_file)
             self._state.note_revoked(note)
             self.revocation = note
-            await reset_journal(self._state.journal_file)
             await self.tokens.forget()
             self._state.forget_identity()
             self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))

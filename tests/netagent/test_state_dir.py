@@ -13,7 +13,7 @@ import pytest
 
 from netagent import state_dir as module
 from netagent.errors import FailedError, RefusedError
-from netagent.state_dir import ClusterKeys, StateDir, write_private
+from netagent.state_dir import ClusterKeys, Revocation, StateDir, write_private
 
 KEYS = ClusterKeys("c1" * 16, "mesh", "mesh.internal", (b"k" * 32, b"o" * 16))
 
@@ -148,3 +148,18 @@ def test_what_cannot_be_written_or_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(FailedError, match=r"cannot read .*state"):
         state.cluster_keys()
     state.close()
+
+
+def test_a_revoked_host_has_no_keys_and_knows_who_revoked_it(
+    state: StateDir, folders: tuple[Path, ...]
+) -> None:
+    assert state.revocation() is None
+    state.save_cluster_keys(ClusterKeys("ab" * 16, "mesh", "mesh.internal", (bytes(32),)))
+    note = Revocation("ab" * 16, "mesh", "h1", "cd" * 16)
+    state.note_revoked(note)
+    assert state.cluster_keys() is None
+    assert state.revocation() == note
+    (folders[0] / "revoked").write_text("{}")
+    assert state.revocation() is None, "a damaged note keeps no agent from starting"
+    state.forget_revocation()
+    state.forget_revocation()

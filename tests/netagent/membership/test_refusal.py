@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import cast
 
-from netagent.membership.refusal import Refusal, read_refusal_untrusted, refusal_text
+import pytest
+from fakes.registry import H1, H2, H3, Writer
+from fakes.virtual import virtual
+
+from netagent.membership.refusal import Refusal, RefusedHosts, read_refusal_untrusted, refusal_text
 from netagent.model.ids import HostId
+from netagent.model.records import ForgetRecord
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import RegistryView
 from netgossip.join.identity import Identity
-from netgossip.node import REFUSAL_CHARS
+from netgossip.node import REFUSAL_CHARS, GossipNode
 
 CLUSTER, OTHER = "ab" * 16, "cd" * 16
 HOST, WRITER = HostId("01" * 16), HostId("02" * 16)
@@ -32,3 +39,40 @@ def test_a_refusal_is_of_one_host_in_one_cluster() -> None:
     assert read_refusal_untrusted(text, OTHER, HOST) is None
     for junk in ("", "netagent-revoked", "netagent-revoked a b c", "x" * 5000):
         assert read_refusal_untrusted(junk, CLUSTER, HOST) is None
+
+
+class Node:
+    """Notes what it is told to refuse."""
+
+    def __init__(self) -> None:
+        self.refused: dict[str, str] = {}
+
+    def refuse_peer(self, node_id: str, text: str, _now: float) -> None:
+        self.refused[node_id] = text
+
+    def readmit_peer(self, node_id: str) -> None:
+        del self.refused[node_id]
+
+
+@virtual
+async def test_the_gossip_refuses_who_is_compromised_as_long_as_that_counts() -> None:
+    writers = {owner: Writer(owner) for owner in (H1, H2, H3)}
+    view = RegistryView(H1)
+    for writer, of in ((H2, H3), (H3, H2)):
+        said = ForgetRecord(of, settled=True, revoked=True, compromised=True)
+        view = view.with_entries(writers[writer].put(said))
+    live, node = StateStore(view, {}, {}), Node()
+    hosts = RefusedHosts(live, cast("GossipNode", node), MEMBER, CLUSTER)
+    hosts.look()
+    assert set(node.refused) == {H2, H3}, "from the journal, before anything is heard"
+    refusal = read_refusal_untrusted(node.refused[H3], CLUSTER, H3)
+    assert refusal is not None
+    assert refusal.writer == H2
+    decided = ForgetRecord(H3, settled=True, revoked=True, compromised=True)
+    live.update_view(lambda view: view.with_entries(writers[H1].put(decided)))
+    hosts.look()
+    assert set(node.refused) == {H3}
+    own = ForgetRecord(H1, settled=True, revoked=True, compromised=True)
+    live.update_view(lambda view: view.with_entries(writers[H2].put(own)))
+    hosts.look()
+    assert set(node.refused) == {H2, H3}, "a ring again, and no host refuses itself"
