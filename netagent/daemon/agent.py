@@ -455,8 +455,8 @@ class Agent:
             count = await cluster.leaving.fence()
             self._cluster_scope.cancel()
             await self._cluster_ended.wait()
-            # In this order: a crash before the keys are gone finds the old identity, which is refused once more; a later
-            # one finds nothing of it in the journal, which the next identity uses.
+            # In this order: a crash before the keys are gone finds the old identity, which is refused once more; a
+            # later one finds nothing of it in the journal, which the next identity uses.
             await reset_journal(self._state.journal_file)
             self._state.note_revoked(note)
             self.revocation = note

@@ -270,8 +270,15 @@ def third_host_is_gone(reader: Reader) -> None:
 
 
 def third_agent_stops(reader: Reader) -> None:
-    """h3 has power again, and has become a member under a new identity."""
-    third_host_returns(reader)
+    """h3 has power again, was told that it was forgotten, and came back under a new identity, by an invitation."""
+    assert reader.lab.power_on("h3") == []
+    is_outside = "netagent status | grep -q 'was revoked'"
+    reader.wait(
+        lambda: reader.shell("h3", is_outside).status == 0, 30.0, "h3 does not know that it was forgotten"
+    )
+    token = reader.must("h1", "netagent invite").split()[-1]
+    reader.must("h3", f"echo {token} | netagent join --token-file -")
+    reader.wait(lambda: sorted(reader.alive("h1")) == reader.hosts, 30.0, "h3 has not returned")
     with reader.agent_of("h3") as changing:
         changing.stop_agent()
 
