@@ -32,6 +32,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.feeds.host_rule", "netagent.journal", "netgossip.errors", "netgossip.join.identity",
         "netgossip.records.replication", "netgossip.types",
     },
+    "netagent.keys": {"netagent.registry", "netagent.state_dir", "netgossip"},
     "netagent.external": {"netagent.checks", "netagent.registry", "netgossip.deadlines", "netgossip.types"},
     "netagent.external.view": {"netagent.registry", "netgossip.types"},
     "netagent.ipam": {"netagent.journal", "netagent.registry"},
@@ -247,7 +248,7 @@ KNOWS = {
         "netagent.registry.local_rows", "netagent.registry.store", "netagent.registry.view", "netagent.resolver.zone",
     },
     "cryptography": {
-        "netagent.http.certificate",
+        "netagent.http.certificate", "netagent.keys.sealing",
         "netgossip.codec.sealing", "netgossip.join.admission", "netgossip.join.identity",
         "netgossip.records.frames",
     },

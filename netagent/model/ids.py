@@ -26,6 +26,9 @@ OwnNameId = NewType("OwnNameId", str)
 ClusterId = NewType("ClusterId", str)
 """32 hex digits, random; the label on every gossip packet."""
 
+KeyId = NewType("KeyId", str)
+"""32 hex digits: a hash of a ring key, which reveals nothing about it."""
+
 NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 """A name that users give: a host, network, endpoint, service, alias or port name. One DNS label."""
 

@@ -6,7 +6,8 @@ record: the registry adds it.
 
     scope 0 (every host)          host, network, removal, attachment, grant, host address, forget,
                                   external service, external state, own name, service range, service address,
-                                  published service, network options
+                                  published service, network options, ring keys and sealed keys
+                                  (netagent.model.ring_key)
     scope = a network's id        endpoint
 """
 
@@ -23,6 +24,7 @@ from netagent.model.egress import NONE, OPEN, Egress
 from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
 from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder, Balance
 from netagent.model.publication import Publication
+from netagent.model.ring_key import RingKeysRecord, SealedKeysRecord
 from netagent.model.subnet import gateways_of
 
 MAX_ALIASES: Final = 64
@@ -712,6 +714,8 @@ Record: TypeAlias = (
     | ServiceAddressRecord
     | PublishedServiceRecord
     | NetworkOptionsRecord
+    | RingKeysRecord
+    | SealedKeysRecord
 )
 
 

@@ -42,6 +42,7 @@ from netagent.model.records import (
     ServiceKey,
     ServiceRangeRecord,
 )
+from netagent.model.ring_key import RingKeysRecord, SealedKeysRecord
 from netagent.registry import conflict_rules, network_options, service_rules
 from netagent.registry.changelog import ChangedKeys, NamePlace, ServiceKeyPlace, ServicePlace
 from netagent.registry.record_codec import RecordError, Unknown, decode_untrusted, key_of
@@ -742,14 +743,15 @@ def _place_of(owner: HostId, record: Record) -> tuple[str, Hashable, Hashable, o
             return "host_addresses", record.network_id, owner, record
         case ForgetRecord():
             return _place_of_eviction(owner, record)
-        case ExternalServiceRecord():
-            return "external_services", record.service_id, owner, record
-        case ExternalStateRecord():
-            return "external_states", record.service_id, owner, record
+        case ExternalServiceRecord() | ExternalStateRecord():
+            index = "external_services" if isinstance(record, ExternalServiceRecord) else "external_states"
+            return index, record.service_id, owner, record
         case OwnNameRecord():
             return "own_names", record.name_id, owner, record
         case ServiceRangeRecord() | ServiceAddressRecord() | PublishedServiceRecord():
             return _BY_NETWORK[type(record)], record.network_id, (owner, key_of(record)[1]), record
+        case RingKeysRecord() | SealedKeysRecord():
+            return "key_records", owner, key_of(record)[1], record
         case EndpointRecord():
             return "claimed", record.network_id, (owner, record.endpoint_id, record.network_id), record
 

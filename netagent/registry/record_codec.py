@@ -20,6 +20,8 @@ Keys, unique within (scope, owner):
     v + network id + addresses                      service address
     p + network id + protocol, host port (2) + service + NUL + group    published service
     c + network id         network options
+    k                      ring keys
+    u + key id + part (1)  sealed keys
 
 Service ranges, service addresses and published services have what they claim in their keys: a host that succeeds
 another may have several of one network or service.
@@ -94,6 +96,7 @@ from netagent.model.records import (
     ServicePort,
     ServiceRangeRecord,
 )
+from netagent.model.ring_key import RingKeysRecord, SealedKeysRecord
 from netagent.model.subnet import parse_subnet
 from netagent.registry.external_fields import (
     name_fields,
@@ -103,6 +106,7 @@ from netagent.registry.external_fields import (
     service_fields,
     state_fields,
 )
+from netagent.registry.key_fields import fields_of_keys, key_of_keys, read_ring, read_sealed
 from netagent.registry.record_fields import (
     RecordError,
     RecordFields,
@@ -131,6 +135,7 @@ HOST_KEY: Final = b"h"
 _HOST, _NETWORK, _REMOVAL, _ATTACHMENT, _GRANT, _ENDPOINT, _FORGET, _HOST_ADDRESS = range(1, 9)
 _EXTERNAL_SERVICE, _EXTERNAL_STATE, _OWN_NAME = range(9, 12)
 _SERVICE_RANGE, _SERVICE_ADDRESS, _PUBLISHED_SERVICE, _NETWORK_OPTIONS = range(12, 16)
+_RING_KEYS, _SEALED_KEYS = range(16, 18)
 _PROTOCOLS: Final = ("tcp", "udp")
 
 
@@ -167,10 +172,9 @@ def key_of(record: Record) -> tuple[Scope, bytes]:
             return scope_of(record.network_id), b"e" + pack_id(record.endpoint_id)
         case ForgetRecord():
             return CLUSTER_SCOPE, b"f" + pack_id(record.host_id)
-        case ExternalServiceRecord():
-            return CLUSTER_SCOPE, b"x" + pack_id(record.service_id)
-        case ExternalStateRecord():
-            return CLUSTER_SCOPE, b"s" + pack_id(record.service_id)
+        case ExternalServiceRecord() | ExternalStateRecord():
+            first = b"x" if isinstance(record, ExternalServiceRecord) else b"s"
+            return CLUSTER_SCOPE, first + pack_id(record.service_id)
         case OwnNameRecord():
             return CLUSTER_SCOPE, b"d" + pack_id(record.name_id)
         case ServiceRangeRecord():
@@ -185,6 +189,8 @@ def key_of(record: Record) -> tuple[Scope, bytes]:
             where = bytes([_PROTOCOLS.index(record.publication.protocol)]) + port
             name = f"{service.name}\0{service.group or ''}".encode()
             return CLUSTER_SCOPE, b"p" + pack_id(record.network_id) + where + name
+        case RingKeysRecord() | SealedKeysRecord():
+            return CLUSTER_SCOPE, key_of_keys(record)
 
 
 _OF_NETWORK: Final[dict[type[Record], bytes]] = {
@@ -254,14 +260,26 @@ def _fields_of(record: Record) -> tuple[int, list[object]]:
             version = list(record.disputed or ())
             keys = [record.revoked, list(record.key_ids), record.compromised]
             return _FORGET, [pack_id(record.host_id), record.settled, version, *keys]
-        case ExternalServiceRecord():
-            return _EXTERNAL_SERVICE, service_fields(record)
-        case ExternalStateRecord():
-            return _EXTERNAL_STATE, state_fields(record)
+        case ExternalServiceRecord() | ExternalStateRecord():
+            return _fields_of_external(record)
         case OwnNameRecord():
             return _OWN_NAME, name_fields(record)
         case ServiceRangeRecord() | ServiceAddressRecord() | PublishedServiceRecord():
             return _fields_of_services(record)
+        case RingKeysRecord() | SealedKeysRecord():
+            return _KINDS_OF_KEYS[type(record)], fields_of_keys(record)
+
+
+_KINDS_OF_KEYS: Final[dict[type[Record], int]] = {
+    RingKeysRecord: _RING_KEYS,
+    SealedKeysRecord: _SEALED_KEYS,
+}
+
+
+def _fields_of_external(record: ExternalServiceRecord | ExternalStateRecord) -> tuple[int, list[object]]:
+    if isinstance(record, ExternalServiceRecord):
+        return _EXTERNAL_SERVICE, service_fields(record)
+    return _EXTERNAL_STATE, state_fields(record)
 
 
 def _host_fields(record: HostRecord) -> list[object]:
@@ -670,4 +688,6 @@ _READERS: Final[dict[int, Callable[[RecordFields], Record]]] = {
     _SERVICE_ADDRESS: _read_service_address,
     _PUBLISHED_SERVICE: _read_published_service,
     _NETWORK_OPTIONS: _read_network_options,
+    _RING_KEYS: read_ring,
+    _SEALED_KEYS: read_sealed,
 }

@@ -23,6 +23,7 @@ from netagent.model.records import (
     ServiceKey,
     ServiceRangeRecord,
 )
+from netagent.model.ring_key import RingKeysRecord, SealedKeysRecord
 from netagent.registry.service_rules import RecordPlace
 from netagent.registry.views import EndpointView, HostView, NetworkView, ServiceAddressView, ServiceRangeView
 from netgossip.types import Member, Scope, Version
@@ -135,6 +136,9 @@ class Store:
     )
     own_name_holders: Map[tuple[NetworkId, str], tuple[HostId, OwnNameId]] = field(default_factory=Map)
     """The first of those with one name, which counts."""
+
+    key_records: Map[HostId, Map[bytes, RingKeysRecord | SealedKeysRecord]] = field(default_factory=Map)
+    """By owner and key: which ring keys a host has, and which it gives to others."""
 
     range_records: Map[NetworkId, Map[RecordPlace, ServiceRangeRecord]] = field(default_factory=Map)
     """All service ranges, before it is decided which are in force."""

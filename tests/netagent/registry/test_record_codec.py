@@ -21,7 +21,7 @@ from netagent.feeds.host_rule import is_allowed
 from netagent.interface.containers import NetworkCreateCommand
 from netagent.model.allowed import is_particular, underlay_flaw
 from netagent.model.egress import EgressTarget, parse_egress
-from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
+from netagent.model.ids import ClusterId, EndpointId, HostId, KeyId, NetworkId
 from netagent.model.locality import MAX_WEIGHT, AnswerOrder
 from netagent.model.port import MAX_ALPN, MAX_ALPN_CHARS, MAX_ALPN_TOTAL_CHARS
 from netagent.model.records import (
@@ -43,6 +43,7 @@ from netagent.model.records import (
     RemovalRecord,
 )
 from netagent.model.request import NetworkRequest
+from netagent.model.ring_key import HeldKey, RingKeysRecord, SealedKey, SealedKeysRecord
 from netagent.registry.record_codec import (
     MAX_RECORD_BYTES,
     RecordError,
@@ -155,6 +156,25 @@ records = st.one_of(
     endpoints,
     st.builds(RemovalRecord, ids),
     st.builds(AttachmentRecord, ids),
+    st.builds(
+        RingKeysRecord,
+        st.binary(min_size=32, max_size=32),
+        ids,
+        st.dictionaries(ids, st.integers(0, 2**32 - 1), min_size=1, max_size=16).map(
+            lambda held: tuple(HeldKey(KeyId(one), held[one]) for one in sorted(held))
+        ),
+    ).map(lambda one: dataclasses.replace(one, primary=one.held[0].key_id)),
+    st.builds(
+        SealedKeysRecord,
+        ids,
+        st.integers(1, 2**32 - 1),
+        st.integers(0, 255),
+        st.dictionaries(ids, st.binary(max_size=48), min_size=1, max_size=4).map(
+            lambda sealed: tuple(
+                SealedKey(HostId(to), bytes(8), bytes(32), sealed[to]) for to in sorted(sealed)
+            )
+        ),
+    ),
     st.builds(
         ForgetRecord,
         ids,

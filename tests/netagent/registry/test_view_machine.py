@@ -22,6 +22,7 @@ from netagent.model.records import (
     HostAddressRecord,
     RemovalRecord,
 )
+from netagent.model.ring_key import SealedKey, SealedKeysRecord
 from netagent.registry import service_rules
 from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE, Entry, Member, MemberState
@@ -52,6 +53,15 @@ records = st.one_of(
     st.builds(state, st.integers(1, 2), st.integers(0, 2), network_ids),
     st.builds(alias, st.integers(1, 3), st.sampled_from(["shop", "*.shop"]), st.just("web"), network_ids),
     st.builds(data, st.integers(1, 3), texts=st.just(("v=1",))),
+    st.builds(
+        SealedKeysRecord,
+        hosts,
+        st.integers(1, 2),
+        st.integers(0, 1),
+        st.builds(SealedKey, hosts, st.just(bytes(8)), st.just(bytes(32)), st.just(bytes(48))).map(
+            lambda one: (one,)
+        ),
+    ),
     st.builds(HostAddressRecord, network_ids, st.integers(2, 4), st.just("06:00:00:00:00:09")),
     st.builds(service_range, st.integers(1, 2), network_ids),
     st.builds(
