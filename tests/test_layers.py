@@ -250,6 +250,7 @@ KNOWS = {
     "cryptography": {
         "netagent.http.certificate", "netagent.keys.sealing",
         "netgossip.codec.sealing", "netgossip.join.admission", "netgossip.join.identity",
+        "netgossip.join.readmission",
         "netgossip.records.frames",
     },
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Dial a member and run the newcomer's half of a join conversation."""
+"""Dial a member and run the newcomer's half of a join conversation, or that of a host that returns."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from netgossip.errors import GossipError, WireError
 from netgossip.join.admission import Credentials, NewcomerConversation
 from netgossip.join.identity import Identity
 from netgossip.join.invitation import Token
+from netgossip.join.readmission import PeerRing, ReturnerConversation
 from netgossip.join.wire import Refusal
 from netgossip.types import Address
 
@@ -27,11 +28,26 @@ class EntryError(GossipError):
 
 async def redeem(address: Address, token: Token, identity: Identity, name: str) -> Credentials:
     """Redeem the token at `address` (a member's record port) and return its credentials. Raises EntryError."""
+    result = await _run(address, NewcomerConversation(token, identity, name, os.urandom))
+    assert isinstance(result, Credentials)
+    return result
+
+
+async def return_to(address: Address, conversation: ReturnerConversation) -> PeerRing:
+    """Return to the cluster at `address` (a member's record port); return the member's keys. Raises EntryError."""
+    result = await _run(address, conversation)
+    assert isinstance(result, PeerRing)
+    return result
+
+
+async def _run(
+    address: Address, conversation: NewcomerConversation | ReturnerConversation
+) -> Credentials | PeerRing:
     try:
         with trio.fail_after(CONVERSATION_S):
             stream = await trio.open_tcp_stream(*address)
             async with stream:
-                return await _converse(stream, NewcomerConversation(token, identity, name, os.urandom))
+                return await _converse(stream, conversation)
     except trio.TooSlowError:
         raise EntryError(f"did not answer within {CONVERSATION_S:.0f} s", final=False) from None
     except (OSError, trio.BrokenResourceError) as error:
@@ -55,7 +71,9 @@ def _reason(error: Exception) -> str:
     return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror or "the name has no address"
 
 
-async def _converse(stream: trio.SocketStream, conversation: NewcomerConversation) -> Credentials:
+async def _converse(
+    stream: trio.SocketStream, conversation: NewcomerConversation | ReturnerConversation
+) -> Credentials | PeerRing:
     await stream.send_all(conversation.open())
     while conversation.result is None:
         data = await stream.receive_some(65536)

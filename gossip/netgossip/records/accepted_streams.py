@@ -18,7 +18,8 @@ from netgossip.config import GossipConfig
 from netgossip.deadlines import NEVER
 from netgossip.errors import EarlyError, SealError, WireError
 from netgossip.join.admission import InviterConversation
-from netgossip.records.frames import JOIN_MAGIC, LAST, MORE, FrameReader, Opened, Opener
+from netgossip.join.readmission import EntryConversation
+from netgossip.records.frames import JOIN_MAGIC, LAST, MORE, RETURN_MAGIC, FrameReader, Opened, Opener
 from netgossip.stream_slots import SlotLimits, StreamSlots
 from netgossip.types import Address, NodeId, StreamClose, StreamCommand, StreamId, StreamSend
 
@@ -48,8 +49,8 @@ REASONS_LIMIT: Final = 200
 reasons."""
 
 
-JoinHandler: TypeAlias = Callable[[], InviterConversation]
-"""Opens the conversation with a host that wants to join (Invitations.converse)."""
+JoinHandler: TypeAlias = Callable[[], InviterConversation | EntryConversation]
+"""Opens the conversation with a host that wants to join (Invitations.converse), or to join or return."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Arrived:
 class _Accepted:
     deadline: float
     reader: FrameReader | None = None
-    join: InviterConversation | None = None
+    join: InviterConversation | EntryConversation | None = None
     partial: bytearray = field(default_factory=bytearray)
     speaker: tuple[NodeId, int] | None = None
     """Sender and epoch of its frames."""
@@ -147,14 +148,16 @@ class AcceptedStreams:
 
     def _begin(self, stream: _Accepted, first: int) -> None:
         """Decide by the first byte what a stream carries."""
-        if first == JOIN_MAGIC:
+        if first in {JOIN_MAGIC, RETURN_MAGIC}:
             if self._join_handler is None:
                 raise WireError("this node accepts no joins")
             stream.join = self._join_handler()
         else:
             stream.reader = FrameReader()
 
-    def _converse(self, stream_id: StreamId, join: InviterConversation, data: bytes, now: float) -> None:
+    def _converse(
+        self, stream_id: StreamId, join: InviterConversation | EntryConversation, data: bytes, now: float
+    ) -> None:
         answer, close = join.receive(data, now)
         if answer:
             self._commands.append(StreamSend(stream_id, answer))

@@ -47,6 +47,8 @@ from netgossip.types import NodeId
 MAGIC: Final = 0x4E
 JOIN_MAGIC: Final = 0x4A
 """A stream whose first byte this is ('J') is a join conversation and has no frames."""
+RETURN_MAGIC: Final = 0x52
+"""The same for a host that returns by its identity ('R')."""
 VERSION: Final = 1
 HEADER: Final = struct.Struct(">BBB4s16sQQH")
 HEADER_BYTES: Final = HEADER.size

@@ -1,0 +1,320 @@
+"""How a member that holds none of the keys of today gets back in: by its identity.
+
+A host that was away while the ring key changed, or that was restored from a backup, seals with a key that others may
+not accept any more, and understands none of their frames. So does each side of a partition in which both sides have
+changed the key. Returning is one conversation on the record port, distinguished by its first byte:
+
+    returner                                                    member
+    'R' hello(cluster id, public key, ephemeral key, nonce)  ─►
+                                       ◄─  answer(ephemeral key, public key, signature over both)
+    sealed(signature over both, its ring)                    ─►
+                                       ◄─  sealed(ring)                  or     refusal(reason)
+
+Each side knows the other by its host's id, the hash of its public key: the member answers only a host of the cluster
+that is not evicted, and the returner believes only a member that it knows from before. So no token is needed, nor a
+person. Both learn the other's keys: of two sides that have changed the key, neither knows the other's. The keys are
+sealed under ephemeral ones; who listens, and knows an old ring key or later one of the identities, learns nothing.
+
+An unknown identity is refused before any cryptography. For known ones, which a stranger can name as well, a member
+does at most CONVERSATIONS_S signatures a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import msgpack
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from netgossip.codec.sealing import KEY_BYTES
+from netgossip.errors import WireError
+from netgossip.join.admission import STREAM_MAGIC as JOIN_MAGIC
+from netgossip.join.admission import InviterConversation, RandomBytes
+from netgossip.join.identity import PUBLIC_KEY_BYTES, Identity, node_id_of, verify
+from netgossip.join.wire import (
+    Frames,
+    Refusal,
+    frame_of,
+    refusal_frame,
+    refusal_untrusted,
+    sized,
+    typed,
+    unpack_untrusted,
+)
+from netgossip.types import NodeId
+
+RETURN_MAGIC: Final = b"R"
+CONVERSATIONS_S: Final = 20
+"""Bound of returns answered within one second; beyond it: refused; the host tries another member, or later. 0.5 % of
+a processor."""
+MAX_KEYS: Final = 32
+_VERSION: Final = 1
+_INFO: Final = b"netagent return 1"
+_MEMBER: Final = b"netagent return 1 member"
+_RETURNER: Final = b"netagent return 1 returner"
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedKey:
+    """A ring key, and which of several it is."""
+
+    key: bytes = field(repr=False)
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRing:
+    """The keys that the other side holds; it seals with the first."""
+
+    node_id: NodeId
+    keys: tuple[NumberedKey, ...]
+
+
+IsMember: TypeAlias = Callable[[NodeId], bool]
+
+
+class Readmissions:
+    """A member's side: answers hosts that return."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        cluster_id: bytes,
+        random_bytes: RandomBytes,
+        *,
+        is_member: IsMember,
+        ring: Callable[[], Sequence[NumberedKey]],
+        returned: Callable[[PeerRing], None],
+    ) -> None:
+        """`is_member`: a host of the cluster that is not evicted. `returned` gets the keys that the host holds."""
+        self.identity = identity
+        self.cluster_id = cluster_id
+        self.random_bytes = random_bytes
+        self.is_member = is_member
+        self.ring = ring
+        self.returned = returned
+        self._since = 0.0
+        self._begun = 0
+
+    def may_begin(self, now: float) -> bool:
+        """True if one more conversation may cost a signature; counts it."""
+        if now >= self._since + 1.0:
+            self._since, self._begun = now, 0
+        self._begun += 1
+        return self._begun <= CONVERSATIONS_S
+
+    def converse(self) -> MemberConversation:
+        """Begin a conversation on a new stream."""
+        return MemberConversation(self)
+
+
+class MemberConversation:
+    """The member's half of one conversation."""
+
+    def __init__(self, readmissions: Readmissions) -> None:
+        self._common = readmissions
+        self._frames = Frames(RETURN_MAGIC)
+        self._public_key = b""
+        self._secrets: _Secrets | None = None
+
+    def receive(self, data: bytes, now: float) -> tuple[bytes, bool]:
+        """Return the bytes to send, and whether to close then. Raises WireError for bytes that are no such
+        conversation."""
+        reply, done = b"", False
+        for frame in self._frames.feed_untrusted(data):
+            if done:
+                raise WireError("more was said than a return has")
+            if self._secrets is None:
+                reply, done = self._answer_hello(frame, now)
+            else:
+                reply, done = self._answer_proof(frame, self._secrets), True
+        return reply, done
+
+    def _answer_hello(self, frame: bytes, now: float) -> tuple[bytes, bool]:
+        fields = unpack_untrusted(frame, "hello")
+        try:
+            version, cluster_id, public_key, theirs, _nonce = fields
+            self._public_key = sized(public_key, PUBLIC_KEY_BYTES)
+            cluster_id, theirs = sized(cluster_id, 16), sized(theirs, 32)
+        except ValueError as error:
+            raise WireError(f"malformed hello: {error}") from None
+        common = self._common
+        if version != _VERSION or cluster_id != common.cluster_id:
+            return refusal_frame("this host is in another cluster, or of another release"), True
+        if not common.is_member(node_id_of(self._public_key)):
+            return refusal_frame("this member knows no such host in its cluster"), True
+        if not common.may_begin(now):
+            return refusal_frame("too many hosts return at once"), True
+        key = X25519PrivateKey.from_private_bytes(common.random_bytes(32))
+        mine = key.public_key().public_bytes_raw()
+        transcript = _transcript(frame, mine, common.identity.public_key)
+        self._secrets = _Secrets(key, theirs, transcript)
+        signature = common.identity.sign(_MEMBER + transcript)
+        return frame_of(msgpack.packb([_VERSION, mine, common.identity.public_key, signature])), False
+
+    def _answer_proof(self, frame: bytes, secrets: _Secrets) -> bytes:
+        fields = unpack_untrusted(secrets.open_from_returner(frame), "proof")
+        try:
+            signature, keys = fields
+            signature, theirs = typed(signature, bytes), _keys_of(keys)
+        except ValueError as error:
+            raise WireError(f"malformed proof: {error}") from None
+        node_id = node_id_of(self._public_key)
+        if not verify(self._public_key, signature, _RETURNER + secrets.transcript):
+            raise WireError("a return that is not signed by its host")
+        if not self._common.is_member(node_id):  # evicted since it said hello
+            return refusal_frame("this member knows no such host in its cluster")
+        # First ours: what it holds must not come back to it as ours.
+        reply = secrets.seal_to_returner(msgpack.packb([_fields_of(self._common.ring())]))
+        self._common.returned(PeerRing(node_id, theirs))
+        return frame_of(reply)
+
+
+class ReturnerConversation:
+    """The returner's half. Feed it bytes until `result` is set."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        cluster_id: bytes,
+        random_bytes: RandomBytes,
+        *,
+        is_member: IsMember,
+        ring: Sequence[NumberedKey],
+    ) -> None:
+        self._identity = identity
+        self._is_member = is_member
+        self._ring = ring
+        self._key = X25519PrivateKey.from_private_bytes(random_bytes(32))
+        ephemeral = self._key.public_key().public_bytes_raw()
+        self._hello = msgpack.packb([_VERSION, cluster_id, identity.public_key, ephemeral, random_bytes(16)])
+        self._frames = Frames(b"")
+        self._member: NodeId = ""
+        self._secrets: _Secrets | None = None
+        self.result: PeerRing | Refusal | None = None
+
+    def open(self) -> bytes:
+        """Return the first bytes to send."""
+        return RETURN_MAGIC + frame_of(self._hello)
+
+    def receive(self, data: bytes) -> bytes:
+        """Return the bytes to send. Raises WireError for bytes that are no such conversation."""
+        reply = b""
+        for frame in self._frames.feed_untrusted(data):
+            if self.result is not None:
+                raise WireError("more was said than a return has")
+            refusal = refusal_untrusted(frame)
+            if refusal is not None:
+                self.result = refusal
+            elif self._secrets is None:
+                reply = self._prove(frame)
+            else:
+                self.result = self._accept(frame, self._secrets)
+        return reply
+
+    def _prove(self, frame: bytes) -> bytes:
+        fields = unpack_untrusted(frame, "answer")
+        try:
+            _version, theirs, public_key, signature = fields
+            theirs, public_key = sized(theirs, 32), sized(public_key, PUBLIC_KEY_BYTES)
+            signature = typed(signature, bytes)
+        except ValueError as error:
+            raise WireError(f"malformed answer: {error}") from None
+        self._member = node_id_of(public_key)
+        transcript = _transcript(self._hello, theirs, public_key)
+        # Before anything of ours is sent: a stranger in the member's place must not get our ring.
+        if not self._is_member(self._member) or not verify(public_key, signature, _MEMBER + transcript):
+            self.result = Refusal("another program answers there, not a member that this host knows")
+            return b""
+        self._secrets = _Secrets(self._key, theirs, transcript)
+        proof = [self._identity.sign(_RETURNER + transcript), _fields_of(self._ring)]
+        return frame_of(self._secrets.seal_to_member(msgpack.packb(proof)))
+
+    def _accept(self, frame: bytes, secrets: _Secrets) -> PeerRing:
+        fields = unpack_untrusted(secrets.open_from_member(frame), "ring")
+        try:
+            return PeerRing(self._member, _keys_of(fields[0]))
+        except ValueError as error:
+            raise WireError(f"malformed ring: {error}") from None
+
+
+class EntryConversation:
+    """A conversation with a host that wants to join or to return: its first byte says which."""
+
+    def __init__(
+        self, join: Callable[[], InviterConversation], readmit: Callable[[], MemberConversation]
+    ) -> None:
+        self._begin: dict[bytes, Callable[[], InviterConversation | MemberConversation]] = {
+            JOIN_MAGIC: join,
+            RETURN_MAGIC: readmit,
+        }
+        self._chosen: InviterConversation | MemberConversation | None = None
+
+    def receive(self, data: bytes, now: float) -> tuple[bytes, bool]:
+        """Return the bytes to send, and whether to close then. Raises WireError."""
+        if self._chosen is None:
+            begin = self._begin.get(data[:1])
+            if begin is None:
+                raise WireError("neither a join conversation nor a return")
+            self._chosen = begin()
+        return self._chosen.receive(data, now)
+
+
+class _Secrets:
+    """The two sealing keys of one conversation; each seals one message, so the nonce is constant."""
+
+    def __init__(self, key: X25519PrivateKey, theirs: bytes, transcript: bytes) -> None:
+        try:
+            shared = key.exchange(X25519PublicKey.from_public_bytes(theirs))
+        except ValueError:
+            raise WireError("an ephemeral key of low order") from None
+        keys = HKDF(SHA256(), 64, salt=None, info=_INFO + transcript).derive(shared)
+        self._to_member, self._to_returner = AESGCM(keys[:32]), AESGCM(keys[32:])
+        self.transcript = transcript
+
+    def seal_to_member(self, body: bytes) -> bytes:
+        return self._to_member.encrypt(bytes(12), body, None)
+
+    def seal_to_returner(self, body: bytes) -> bytes:
+        return self._to_returner.encrypt(bytes(12), body, None)
+
+    def open_from_returner(self, frame: bytes) -> bytes:
+        return _opened(self._to_member, frame)
+
+    def open_from_member(self, frame: bytes) -> bytes:
+        return _opened(self._to_returner, frame)
+
+
+def _opened(cipher: AESGCM, frame: bytes) -> bytes:
+    try:
+        return cipher.decrypt(bytes(12), frame, None)
+    except (InvalidTag, ValueError):
+        raise WireError("a return that cannot be decrypted") from None
+
+
+def _transcript(hello: bytes, member_ephemeral: bytes, member_public_key: bytes) -> bytes:
+    return hashlib.sha256(hello + member_ephemeral + member_public_key).digest()
+
+
+def _fields_of(ring: Sequence[NumberedKey]) -> list[object]:
+    return [[one.key, one.number] for one in ring]
+
+
+def _keys_of(value: object) -> tuple[NumberedKey, ...]:
+    """Return the keys of a ring, else raise ValueError."""
+    found = []
+    for item in typed(value, list):
+        key, number = typed(item, list)
+        if len(typed(key, bytes)) not in KEY_BYTES or not 0 <= typed(number, int) < 2**32:
+            raise ValueError("a ring key expected")
+        found.append(NumberedKey(key, number))
+    if not 0 < len(found) <= MAX_KEYS:
+        raise ValueError(f"1 to {MAX_KEYS} keys expected")
+    return tuple(found)
