@@ -49,6 +49,7 @@ class Config:
     vxlan_port: int
     address_pools: tuple[str, ...]
     forget_after_s: int
+    rotate_every_s: int
     leave_on_shutdown: bool
     zone: str
     service_addresses: str
@@ -234,6 +235,15 @@ KEYS: tuple[ConfigKey, ...] = (
         kind.number(0, 10**9),
         7 * 86400,
         "seconds without a sign of a host's agent and kernel after which the cluster forgets the host; 0 = never",
+        "SECONDS",
+        reloads=True,
+    ),
+    ConfigKey(
+        "rotate_every_s",
+        kind.number(0, 10**9),
+        7 * 86400,
+        "seconds after which the cluster changes the key that its hosts seal gossip and records with; the live host "
+        "with the smallest id does it, by its own setting; 0 = only by `netagent keys rotate`",
         "SECONDS",
         reloads=True,
     ),

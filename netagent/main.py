@@ -27,7 +27,7 @@ from netagent.commands import (
     services,
     status,
 )
-from netagent.commands.access import tokens
+from netagent.commands.access import ring_keys, tokens
 from netagent.commands.access.limits import limited
 from netagent.commands.apply import export
 from netagent.commands.apply import run as apply
@@ -65,6 +65,7 @@ COMMANDS: Final = (
     ping,
     policy_suggest,
     published_services,
+    ring_keys,
     services,
     status,
     tokens,

@@ -21,8 +21,10 @@ import json
 import os
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from netagent.errors import FailedError, RefusedError
 from netgossip.join.identity import PRIVATE_KEY_BYTES, Identity
@@ -31,6 +33,15 @@ RELEASE_S = 2.0
 """If an agent is killed while it starts a program, that program holds the lock for a moment longer."""
 _KEY_SIZES_BYTES = {16, 24, 32}
 _CLUSTER_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class KeyNote(NamedTuple):
+    """What this host knows of a ring key."""
+
+    number: int = 0
+    """Which of several it is (netagent.model.ring_key); 0: not known."""
+    since_s: int = 0
+    """When this host got it, as Unix time; 0: not written down yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,12 @@ class ClusterKeys:
     domain: str
     keys: tuple[bytes, ...] = field(repr=False)
     """The first one seals outgoing packets."""
+    notes: Mapping[bytes, KeyNote] = field(default_factory=dict, repr=False)
+    """By key. A file of the release before has none."""
+
+    def note_of(self, key: bytes) -> KeyNote:
+        """Return what is known of a key."""
+        return self.notes.get(key, KeyNote())
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +136,8 @@ class StateDir:
                 raise ValueError("a key has a wrong size")
             if _CLUSTER_ID.fullmatch(body["cluster_id"]) is None:
                 raise ValueError("the cluster id is not 32 hex digits")
-            return ClusterKeys(body["cluster_id"], str(body["cluster"]), str(body["domain"]), keys)
+            names = str(body["cluster"]), str(body["domain"])
+            return ClusterKeys(body["cluster_id"], *names, keys, _notes_of(body.get("notes", {}), keys))
         except KeyError as error:
             raise _senseless(path, f"{error} is missing") from None
         except (ValueError, TypeError) as error:
@@ -127,12 +145,14 @@ class StateDir:
 
     def save_cluster_keys(self, keys: ClusterKeys) -> None:
         """Write the key ring: from now on this host is a member, also after a restart."""
-        body = {
+        body: dict[str, object] = {
             "cluster_id": keys.cluster_id,
             "cluster": keys.cluster,
             "domain": keys.domain,
             "keys": [base64.b64encode(key).decode() for key in keys.keys],
         }
+        if keys.notes:
+            body["notes"] = {base64.b64encode(key).decode(): list(note) for key, note in keys.notes.items()}
         write_private(self._keyring_file, json.dumps(body, indent=1) + "\n")
 
     def forget_cluster(self) -> None:
@@ -175,6 +195,19 @@ def _read(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise FailedError(f"cannot read {path}: {error.strerror}", thing=str(path)) from None
+
+
+def _notes_of(body: dict[str, list[int]], keys: tuple[bytes, ...]) -> dict[bytes, KeyNote]:
+    """Return the notes of the keys that are there: an operator may have changed them by hand."""
+    if not isinstance(body, dict):
+        raise ValueError("the notes are no table")
+    notes = {}
+    for key in keys:
+        written = body.get(base64.b64encode(key).decode())
+        if written is not None:
+            number, since_s = map(int, written)
+            notes[key] = KeyNote(number, since_s)
+    return notes
 
 
 def _senseless(path: Path, why: str) -> FailedError:

@@ -75,7 +75,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.rpc": {"netagent.probes", "netagent.registry", "netgossip"},
     "netagent.membership": {
         "netagent.config", "netagent.config_values", "netagent.datapath.host", "netagent.journal",
-        "netagent.registry", "netagent.rpc", "netagent.state_dir", "netgossip",
+        "netagent.keys", "netagent.registry", "netagent.rpc", "netagent.state_dir", "netgossip",
     },
     "netagent.endpoints": {
         "netagent.checks.state", "netagent.datapath", "netagent.external.view", "netagent.feeds.table",
@@ -131,8 +131,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.checks", "netagent.config", "netagent.control", "netagent.datapath", "netagent.doctor.checks",
         "netagent.doctor.facts", "netagent.endpoints", "netagent.eviction", "netagent.external",
         "netagent.firewall", "netagent.flows", "netagent.http",
-        "netagent.integrations", "netagent.ipam", "netagent.journal", "netagent.membership", "netagent.page",
-        "netagent.probes", "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc",
+        "netagent.integrations", "netagent.ipam", "netagent.journal", "netagent.keys", "netagent.membership",
+        "netagent.page", "netagent.probes", "netagent.projection", "netagent.registry", "netagent.resolver",
+        "netagent.rpc",
         "netagent.services", "netagent.state_dir",
         "netdns", "netgossip",
     },
@@ -146,7 +147,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netagent.commands.access": {
         "netagent.access", "netagent.commands.handlers", "netagent.commands.status", "netagent.control",
-        "netagent.daemon", "netagent.endpoints", "netagent.interface", "netagent.journal", "netagent.registry",
+        "netagent.daemon", "netagent.endpoints", "netagent.interface", "netagent.journal", "netagent.keys",
+        "netagent.registry",
     },
     "netagent.commands.apply": {
         "netagent.access.tokens", "netagent.commands", "netagent.control", "netagent.daemon", "netagent.endpoints",

@@ -530,6 +530,15 @@ def _ping(printer: Printer, request: Any, answer: schema.Ping) -> Iterable[str]:
     yield clean(answer["says"]) + (f" (lost at: {answer['lost_at']})" if answer["lost_at"] else "")
 
 
+def _rotated(_printer: Printer, _request: object, answer: Item) -> Iterator[str]:
+    key, hosts = answer["id"][:ID_DIGITS], counted(answer["hosts"], "host")
+    if answer["in_use"]:
+        yield f"all live hosts use the ring key {key} ({hosts})"
+        return
+    yield f"made the ring key {key}; {hosts} {'has' if answer['hosts'] == 1 else 'have'} it"
+    yield "it is used once all live hosts have it, within seconds: `netagent keys list`"
+
+
 Lines: TypeAlias = Callable[[Printer, Any, Any], Iterable[str]]
 
 SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
@@ -556,6 +565,7 @@ SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
         lambda _printer, _request, answer: [clean(f"revoked the token {answer['name']}")],
         lambda answer: answer["name"],
     ),
+    "schema.RingKeyRotated": (_rotated, lambda answer: answer["id"]),
     "schema.Joined": (_joined, lambda answer: answer["cluster"]["name"]),
     "schema.Left": (_left, lambda answer: answer["cluster"]["name"]),
     "schema.ForgetAnswer": (_forgotten, lambda answer: " ".join(_hosts(answer))),

@@ -369,6 +369,16 @@ TOKENS = (
 )
 
 
+RING_KEYS = (
+    Column("ID", lambda k: str(k["id"])[:ID_DIGITS]),
+    Column("STATE", lambda k: str(k["state"])),
+    Column("AGE", lambda k: span(k["age_s"])),
+    Column("LACKING", lambda k: some(k["lacking"]) or "-"),
+    Column("AWAY WITHOUT IT", lambda k: some(k["away"]) or "-"),
+    Column("NUMBER", lambda k: str(k["number"]), wide=True),
+)
+
+
 def _token_network(network: Item) -> str:
     return str(network["name"]) if network["exists"] else f"{network['name']} (removed)"
 
@@ -403,6 +413,11 @@ LISTS: Mapping[str, tuple[Sequence[Column], str, str]] = {
         TOKENS,
         "no tokens; `netagent token create NAME --read` makes one",
         "token",
+    ),
+    "schema.Listing[schema.RingKeyInfo]": (
+        RING_KEYS,
+        "no keys",
+        "key",
     ),
     "schema.Listing[schema.OwnName]": (
         OWN_NAMES,

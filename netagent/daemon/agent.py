@@ -491,7 +491,8 @@ class Agent:
             self._state.forget_identity()
             self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
             self.former_ids.append(former)
-            await self._enter(cluster.keys)
+            # Not those that it entered with: the ring may have changed since.
+            await self._enter(cluster.ring.keys)
             self._is_rejoining = False
             logger.warning(
                 "rejoined as a new host, %s; %d endpoints are fenced",

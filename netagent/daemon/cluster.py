@@ -60,6 +60,8 @@ from netagent.integrations.container_targets import HOST_TARGETS
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.prefetch import keep_prefetched
 from netagent.journal.journal import Journal
+from netagent.keys.controller import RingKeeper
+from netagent.keys.ring_store import RingStore
 from netagent.membership.gossip import Gossip, open_ports
 from netagent.membership.group_label_keeper import GroupLabelKeeper
 from netagent.membership.host_record import HostRecordKeeper, host_record
@@ -108,6 +110,7 @@ class Cluster:
         self.config = config
         self.keys = keys
         self.underlay = underlay
+        self.ring = RingStore(keys, state.save_cluster_keys)
         self._introduced = introduced
         self._execute = execute
         self._answer_events = answer_events
@@ -155,7 +158,18 @@ class Cluster:
             history=remembered.history,
             live=self.live,
             note=self._note_events,
+            ring=self.ring,
         )
+        self.ring_keeper = self.gossip.keeper = RingKeeper(
+            live=self.live,
+            publisher=self.gossip.publisher,
+            store=self.ring,
+            identity=identity,
+            is_signer=self.gossip.node.records.is_signer,
+            record_address=self.gossip.record_address,
+            rotate_every_s=lambda: float(self.config.rotate_every_s),
+        )
+        self._background.append(self.ring_keeper.run)
         self.allocator = Allocator(
             view=lambda: self.live.view,
             journal=self.journal,

@@ -11,13 +11,24 @@ from netagent.interface import (
     containers,
     description,
     questions,
+    ring_keys,
     services,
     this_host,
     tokens,
 )
 from netagent.interface.command import Command
 
-GROUPS: Final = (cluster, containers, services, additions, description, questions, tokens, this_host)
+GROUPS: Final = (
+    cluster,
+    containers,
+    services,
+    additions,
+    description,
+    questions,
+    tokens,
+    ring_keys,
+    this_host,
+)
 
 
 def commands_of(group: ModuleType) -> list[type[Command[Any]]]:

@@ -256,6 +256,36 @@ class TokenRevoked(TypedDict):
     name: str
 
 
+class RingKeyInfo(TypedDict):
+    """A ring key that this host accepts, without the key itself."""
+
+    id: str
+    state: str
+    """`primary` (this host seals with it), `new` (it will be, once all live hosts have it), `accepted`, or `retiring`
+    (accepted for a moment longer)."""
+    number: int
+    """The newer of two keys has the higher number; 0: from before keys had numbers."""
+    age_s: float
+    """Since this host has it."""
+    lacking: list[str]
+    """Live hosts that do not accept it, as far as they say."""
+    away: list[str]
+    """The same of hosts whose agents do not answer."""
+
+
+class RingKeyRotated(TypedDict):
+    """Answer of `keys rotate`."""
+
+    id: str
+    in_use: bool
+    """True: all live hosts seal with it."""
+    hosts: int
+    """Hosts that have it, this one included."""
+    lacking: list[str]
+    """Live hosts that do not have it yet."""
+    warnings: list[Notice]
+
+
 class Joined(TypedDict):
     """Answer of `join`."""
 

@@ -11,6 +11,7 @@ import logging
 import os
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import trio
 
@@ -19,6 +20,8 @@ from netagent.errors import FailedError
 from netagent.events.channel import event
 from netagent.events.kinds import EventKind
 from netagent.journal.journal import DiskFullError, Journal, JournalError
+from netagent.keys.controller import RingKeeper
+from netagent.keys.ring_store import RingStore
 from netagent.membership.event_queue import EventQueue
 from netagent.membership.participation import Participation
 from netagent.membership.refusal import Refusal, read_refusal_untrusted
@@ -30,12 +33,13 @@ from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.rpc.client import RpcClient
 from netagent.state_dir import ClusterKeys
-from netgossip.codec.sealing import Keyring
+from netgossip.codec.meta import record_address
 from netgossip.config import GossipConfig
 from netgossip.driver import Driver
 from netgossip.errors import GossipUsageError
 from netgossip.join.admission import Credentials, Invitations
 from netgossip.join.identity import Identity
+from netgossip.join.readmission import EntryConversation, PeerRing, Readmissions
 from netgossip.node import GossipNode
 from netgossip.records.frames import key_id
 from netgossip.slice_runner import TaskRunner
@@ -45,6 +49,7 @@ from netgossip.types import (
     Address,
     Event,
     History,
+    NodeId,
     OwnLogRaised,
     RefusalHeard,
     RequestReceived,
@@ -81,10 +86,13 @@ class Gossip:
         history: History,
         live: StateStore,
         note: Callable[[tuple[Event, ...]], None],
+        ring: RingStore,
     ) -> None:
-        """`host`: the address at which others reach us. `note` gets all events once the view has them."""
+        """`host`: the address at which others reach us. `note` gets all events once the view has them. `ring` has the
+        keys, which change."""
         self._config = config
         self._keys = keys
+        self._ring = ring
         self._host = host
         self._journal = journal
         self._live = live
@@ -95,6 +103,16 @@ class Gossip:
         self._nursery: trio.Nursery
         self._answer: Callable[[HostId, bytes], Awaitable[bytes]]
         self.invitations = Invitations(identity, os.urandom, self._credentials, _note_admitted)
+        self.keeper: RingKeeper
+        """Answers hosts that return; set by who builds it, because it publishes by what is built here."""
+        self._readmissions = Readmissions(
+            identity,
+            bytes.fromhex(keys.cluster_id),
+            os.urandom,
+            is_member=self._is_known,
+            ring=lambda: ring.numbered,
+            returned=self._note_returned,
+        )
         self.node = self._node(keys, identity, history)
         self._driver = Driver(
             self.node,
@@ -144,12 +162,12 @@ class Gossip:
             record_port=self._config.record_port,
             meta=self._config.name.encode(),
             history=history,
-            keyring=Keyring(keys.keys),
+            keyring=self._ring.keyring,
             label=bytes.fromhex(keys.cluster_id),
             identity=identity,
             rng=random.SystemRandom(),
             now=trio.current_time(),
-            join_handler=self.invitations.converse,
+            join_handler=partial(EntryConversation, self.invitations.converse, self._readmissions.converse),
         )
 
     async def run(self, answer: Callable[[HostId, bytes], Awaitable[bytes]]) -> None:
@@ -232,7 +250,18 @@ class Gossip:
         members = [m.address for m in self.node.members().values() if m.node_id != self._local]
         own = (self._host, self._config.gossip_port)
         introduced = (own, *members[: MAX_INTRODUCED - 1])
-        return Credentials(keys.cluster_id, keys.cluster, keys.domain, keys.keys, introduced)
+        return Credentials(keys.cluster_id, keys.cluster, keys.domain, self._ring.keys.keys, introduced)
+
+    def _is_known(self, node_id: NodeId) -> bool:
+        return self.keeper.is_known(node_id)
+
+    def _note_returned(self, peer: PeerRing) -> None:
+        self.keeper.note_returned(peer)
+
+    def record_address(self, host_id: HostId) -> Address | None:
+        """Return where a host takes records; None if that is not known."""
+        member = self.node.membership.members().get(host_id)
+        return None if member is None else record_address(member)
 
     def _has_entered(self, network_id: NetworkId) -> bool:
         # Not a bound method of the participation, which is built after what asks for this.

@@ -83,6 +83,7 @@ from netagent.interface.questions import (
     StatusCommand,
     VersionCommand,
 )
+from netagent.interface.ring_keys import KeysListCommand, KeysRotateCommand
 from netagent.interface.services import (
     ServiceCreateCommand,
     ServiceInspectCommand,
@@ -622,6 +623,20 @@ class FakeService:
         removed: schema.TokenNetwork = {"id": "b" * 32, "name": "old", "exists": False}
         limited: schema.TokenInfo = {**token_of("ci"), "networks": [removed], "is_limited": True}
         return {"items": [token_of("grafana"), limited]}
+
+    async def keys_list(self, request: KeysListCommand) -> schema.Listing[schema.RingKeyInfo]:
+        key: schema.RingKeyInfo = {
+            "id": "c" * 32,
+            "state": "primary",
+            "number": 3,
+            "age_s": 86400.0,
+            "lacking": [],
+            "away": ["h3"],
+        }
+        return {"items": [key]}
+
+    async def keys_rotate(self, request: KeysRotateCommand) -> schema.RingKeyRotated:
+        return {"id": "d" * 32, "in_use": request.wait, "hosts": 1, "lacking": ["h2"], "warnings": []}
 
     async def token_revoke(self, request: TokenRevokeCommand) -> schema.TokenRevoked:
         return {"id": "00000001", "name": request.token}

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import stat
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from netagent import state_dir as module
 from netagent.errors import FailedError, RefusedError
-from netagent.state_dir import ClusterKeys, Revocation, StateDir, write_private
+from netagent.state_dir import ClusterKeys, KeyNote, Revocation, StateDir, write_private
 
 KEYS = ClusterKeys("c1" * 16, "mesh", "mesh.internal", (b"k" * 32, b"o" * 16))
+KEY_TEXT = base64.b64encode(KEYS.keys[0]).decode()
 
 
 @pytest.fixture
@@ -45,6 +48,28 @@ def test_a_damaged_identity_is_named_and_left_as_it_is(state: StateDir, content:
     with pytest.raises(FailedError, match=r"identity.*damaged.*backup"):
         state.identity(b"a" * 32)
     assert path.read_bytes() == content
+
+
+def test_what_is_known_of_keys_comes_back_and_older_files_have_none(
+    state: StateDir, folders: tuple[Path, ...]
+) -> None:
+    noted = replace(KEYS, notes={KEYS.keys[0]: KeyNote(3, 1000)})
+    state.save_cluster_keys(noted)
+    assert state.cluster_keys() == noted
+    state.save_cluster_keys(KEYS)
+    assert "notes" not in json.loads(folders[2].read_text())
+    read = state.cluster_keys()
+    assert read is not None
+    assert read.note_of(KEYS.keys[0]) == KeyNote()
+
+
+@pytest.mark.parametrize("notes", [[], 3, {KEY_TEXT: [1]}, {KEY_TEXT: 7}, {KEY_TEXT: ["a", "b"]}])
+def test_damaged_notes_of_keys_are_named(state: StateDir, folders: tuple[Path, ...], notes: object) -> None:
+    state.save_cluster_keys(KEYS)
+    content = json.loads(folders[2].read_text())
+    folders[2].write_text(json.dumps({**content, "notes": notes}))
+    with pytest.raises(FailedError, match=r"key ring in .* is damaged"):
+        state.cluster_keys()
 
 
 def test_cluster_keys_come_back_and_go(state: StateDir) -> None:

@@ -75,6 +75,7 @@ class PeerRing:
 
     node_id: NodeId
     keys: tuple[NumberedKey, ...]
+    """Empty: it has none that others need."""
 
 
 IsMember: TypeAlias = Callable[[NodeId], bool]
@@ -315,6 +316,6 @@ def _keys_of(value: object) -> tuple[NumberedKey, ...]:
         if len(typed(key, bytes)) not in KEY_BYTES or not 0 <= typed(number, int) < 2**32:
             raise ValueError("a ring key expected")
         found.append(NumberedKey(key, number))
-    if not 0 < len(found) <= MAX_KEYS:
-        raise ValueError(f"1 to {MAX_KEYS} keys expected")
+    if len(found) > MAX_KEYS:
+        raise ValueError(f"at most {MAX_KEYS} keys expected")
     return tuple(found)

@@ -1,0 +1,379 @@
+"""Keeps this host's ring: takes the steps that `stages` decides, and goes to others where no key is shared.
+
+A key is in the file before this host says that it has it, and this host has said that it retires a key some time
+before it stops accepting it. A host that no other understands, or that understands no other, asks members that it
+knows for their keys (netgossip.join.readmission).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import trio
+
+from netagent.errors import NetagentError, RefusedError
+from netagent.events.channel import event
+from netagent.events.kinds import EventKind
+from netagent.keys.picture import is_wanted, others, picture_of, ring_record, sealed_records
+from netagent.keys.ring_store import RingStore
+from netagent.keys.sealing import ExchangeKey
+from netagent.keys.stages import KeyPicture, decide, next_number, pending
+from netagent.model.ids import ClusterId, HostId, KeyId
+from netagent.model.ring_key import (
+    MAX_PARTS,
+    MAX_RING_KEYS,
+    MAX_SEALED,
+    HeldKey,
+    RingKeysRecord,
+    SealedKeysRecord,
+)
+from netagent.periodic_task import PeriodicTask
+from netagent.registry.publish import Publisher
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import RegistryView
+from netagent.registry.views import short_id
+from netgossip.join.driver import EntryError, return_to
+from netgossip.join.identity import Identity
+from netgossip.join.readmission import NumberedKey, PeerRing, ReturnerConversation
+from netgossip.types import Address, NodeId
+
+LOOK_S = 1.0
+"""How often the others' records are looked at."""
+RETRY_S = 5.0
+RETIRE_S = 30.0
+"""For so long a key is accepted after its retirement was announced: frames that were sealed with it are on their
+way, and hosts that have not heard of it yet."""
+NEW_KEY_BYTES = 32
+RETURN_S = 3.0
+"""First pause before a member is asked for its keys: the membership itself needs a few seconds after a start."""
+MAX_RETURN_S = 60.0
+"""Longest pause between two of those: after a partition heals, the hosts of both sides hear each other within it."""
+OPENED_LIMIT = 64
+"""Bound of sealed keys tried in one step; beyond it: further ones are not looked at. A member may write thousands."""
+
+logger = logging.getLogger("netagent.keys")
+
+
+def no_keys(_view: RegistryView) -> frozenset[KeyId]:
+    """Return that no key is compromised."""
+    return frozenset()
+
+
+def no_hosts(_view: RegistryView) -> frozenset[HostId]:
+    """Return that no host is revoked."""
+    return frozenset()
+
+
+@dataclass(slots=True, kw_only=True)
+class RingKeeper:
+    """One for each run of the cluster."""
+
+    live: StateStore
+    publisher: Publisher
+    store: RingStore
+    identity: Identity
+    is_signer: Callable[[HostId], bool]
+    record_address: Callable[[HostId], Address | None]
+    rotate_every_s: Callable[[], float]
+    compromised: Callable[[RegistryView], frozenset[KeyId]] = no_keys
+    """Keys that a revoked host knows."""
+    revoked: Callable[[RegistryView], frozenset[HostId]] = no_hosts
+    """Hosts beside the evicted ones that get no key."""
+    _exchange: ExchangeKey = field(init=False)
+    _retiring: dict[KeyId, float] = field(default_factory=dict)
+    """Keys that are announced as not accepted, and when they go."""
+    _met: set[HostId] = field(default_factory=set)
+    """Hosts known before a key was compromised: who has only that key may be anybody."""
+    _opened: dict[HeldKey, bytes] = field(default_factory=dict)
+    """Keys that others give to this host and that it lacks."""
+    _tried: set[bytes] = field(default_factory=set)
+    """Sealed keys that were tried, by their ephemeral keys."""
+    _shown: dict[HostId, PeerRing] = field(default_factory=dict)
+    """Rings that hosts of the cluster have shown since the last step."""
+    _task: PeriodicTask = field(default_factory=partial(PeriodicTask, LOOK_S))
+    _seen: tuple[object, ...] = ()
+    """What the last step looked at."""
+
+    def __post_init__(self) -> None:
+        local, cluster_id = HostId(self.identity.node_id), ClusterId(self.store.keys.cluster_id)
+        self._exchange = ExchangeKey(local, cluster_id, os.urandom)
+
+    # -- what others ask ---------------------------------------------------------------------------------------
+
+    def is_known(self, node_id: NodeId) -> bool:
+        """True for a host that gets the ring by its identity alone."""
+        view, host_id = self.live.view, HostId(node_id)
+        return (
+            host_id in view.hosts
+            and host_id not in view.evicted
+            and host_id not in self._excluded(view)
+            and view.hosts[host_id].record is not None
+            and self.is_signer(host_id)
+        )
+
+    def note_returned(self, peer: PeerRing) -> None:
+        """Note the keys that another host has shown: by its return to us, or ours to it. The next step takes them."""
+        # Not here: gossip calls this within a stream, and must not wait for the disk nor learn of its errors.
+        self._shown[HostId(peer.node_id)] = peer
+        self._task.wake()
+
+    def _take_shown(self, peer: PeerRing) -> None:
+        view = self.live.view
+        compromised, primary = self.compromised(view), self.store.ring[0]
+        wanted = []
+        for place, one in enumerate(peer.keys):
+            key_id = self.store.id_of(one.key)
+            # What it seals with, to understand it, and what is better than ours.
+            is_better = (one.number, key_id) > (primary.number, primary.key_id) and one.number > 0
+            if key_id not in compromised and (is_better or place == 0):
+                wanted.append(one)
+        name = self._name(HostId(peer.node_id))
+        for added in self.store.add(*wanted):
+            logger.info(
+                "got the ring key %s from %s, which shared none with this host",
+                short_id(added),
+                name,
+                extra=event(EventKind.MEMBER, name),
+            )
+
+    # -- commands ----------------------------------------------------------------------------------------------
+
+    async def rotate(self) -> KeyId:
+        """Make a new key, which becomes the primary of all hosts; return its id. RefusedError while one is being
+        made already."""
+        picture = self.picture()
+        under_way = pending(picture)
+        if under_way is not None:
+            raise RefusedError(
+                f"the key {short_id(under_way)} is not in use on all hosts yet",
+                code="rotation-under-way",
+                thing=short_id(under_way),
+                hint="wait for it: `netagent keys list` shows which hosts lack it",
+            )
+        made = self._make(picture)
+        await self._step()
+        return made
+
+    def picture(self) -> KeyPicture:
+        """Return what this host sees now."""
+        view = self.live.view
+        return picture_of(
+            view,
+            self.store.ring,
+            excluded=self._excluded(view),
+            is_signer=self.is_signer,
+            compromised=self.compromised(view),
+            offered=self._opened,
+            rotate_every_s=self.rotate_every_s(),
+            now_s=self.store.now_s,
+        )
+
+    @property
+    def retiring(self) -> frozenset[KeyId]:
+        """Keys that are accepted for a moment longer only."""
+        return frozenset(self._retiring)
+
+    # -- running -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._return_to_others)
+            await self._task.run(self._look, logger, "cannot change the ring keys yet", RETRY_S)
+
+    async def _look(self) -> None:
+        """Take a step if anything can have changed."""
+        view = self.live.view
+        seen = (view.store.key_records, view.hosts, self.store.keys, self.compromised(view))
+        # Compared by identity: a look at an unchanged cluster costs nothing.
+        is_same = len(seen) == len(self._seen) and all(
+            new is old for new, old in zip(seen[:3], self._seen[:3], strict=True)
+        )
+        if is_same and seen[3] == self._seen[3] and not (self._retiring or self._shown or self._is_due()):
+            return
+        await self._step()
+        self._seen = seen
+
+    def _is_due(self) -> bool:
+        every_s, primary = self.rotate_every_s(), self.store.ring[0]
+        return 0 < every_s <= self.store.now_s - primary.since_s
+
+    async def _step(self) -> None:
+        self.store.note_start()
+        view = self.live.view
+        if not self.compromised(view):
+            self._met.update(view.hosts)
+        while self._shown:
+            self._take_shown(self._shown.popitem()[1])
+        self._open_sealed(view)
+        picture = self.picture()
+        steps = decide(picture)
+        for key_id, number in steps.renumber.items():
+            self.store.renumber(key_id, number)
+        for held in steps.install:
+            self._install(held)
+        if steps.use is not None:
+            self.store.use(steps.use)
+            self._tell("sealing with the ring key %s from now on", steps.use)
+        if steps.rotate:
+            self._make(picture)
+        # A key goes only if the step that takes up another one has been published before.
+        retire = steps.retire if steps.use is None else frozenset()
+        await self._publish(retire, steps.give)
+        self._remove_retired(retire)
+
+    def _install(self, held: HeldKey) -> None:
+        for added in self.store.add(NumberedKey(self._opened.pop(held), held.number)):
+            logger.info("accepting the new ring key %s", short_id(added))
+
+    def _make(self, picture: KeyPicture) -> KeyId:
+        made = self.store.add(NumberedKey(os.urandom(NEW_KEY_BYTES), next_number(picture)))
+        if not made:
+            raise RefusedError(
+                f"the ring has {MAX_RING_KEYS} keys already",
+                code="too-many-keys",
+                hint="forget hosts that are gone for good: old keys are kept for hosts that are away",
+            )
+        self._tell("made the ring key %s; it is used once all live hosts have it", made[0])
+        return made[0]
+
+    def _tell(self, what: str, key_id: KeyId) -> None:
+        logger.info(what, short_id(key_id), extra=event(EventKind.AGENT))
+
+    def _open_sealed(self, view: RegistryView) -> None:
+        """Open the keys that others give to this host."""
+        held = {one.key_id for one in self.store.ring}
+        self._opened = {one: key for one, key in self._opened.items() if one.key_id not in held}
+        tries = 0
+        for host in others(view, self._excluded(view)):
+            if not host.is_live or not self.is_signer(host.host_id):
+                continue
+            for record in sealed_records(view, host.host_id):
+                mine = next((one for one in record.sealed if one.to == view.local), None)
+                offer = HeldKey(record.key_id, record.number)
+                if mine is None or record.key_id in held or offer in self._opened:
+                    continue
+                if mine.ephemeral in self._tried or tries >= OPENED_LIMIT:
+                    continue
+                tries += 1
+                self._tried.add(mine.ephemeral)
+                key = self._exchange.open_untrusted(mine, offer, host.host_id)
+                if key is not None:
+                    self._opened[offer] = key
+        if len(self._tried) > 16 * OPENED_LIMIT:
+            self._tried.clear()
+
+    async def _publish(self, retire: frozenset[KeyId], give: Mapping[KeyId, tuple[HostId, ...]]) -> None:
+        view = self.live.view
+        held = sorted(HeldKey(one.key_id, one.number) for one in self.store.ring if one.key_id not in retire)
+        own = RingKeysRecord(self._exchange.public, self.store.ring[0].key_id, tuple(held))
+        put: list[RingKeysRecord | SealedKeysRecord] = []
+        if ring_record(view, view.local) != own:
+            put.append(own)
+        old = [one for one in sealed_records(view, view.local) if not is_wanted(view, one)]
+        for key_id, hosts in give.items():
+            put += self._sealed(view, key_id, hosts)
+        if put or old:
+            await self.publisher.change(put=put, withdraw=old)
+
+    def _sealed(self, view: RegistryView, key_id: KeyId, hosts: Sequence[HostId]) -> list[SealedKeysRecord]:
+        key = self.store.key_of(key_id)
+        number = next((one.number for one in self.store.ring if one.key_id == key_id), 0)
+        if key is None or number == 0:
+            return []
+        held, sealed = HeldKey(key_id, number), []
+        for to in hosts:
+            record = ring_record(view, to)
+            one = None if record is None else self._exchange.seal(key, held, to, record.exchange_key)
+            if one is not None:
+                sealed.append(one)
+        used = {one.part for one in sealed_records(view, view.local) if one.key_id == key_id}
+        parts = iter(sorted(set(range(MAX_PARTS)) - used))
+        return [
+            SealedKeysRecord(key_id, number, part, tuple(sealed[first : first + MAX_SEALED]))
+            for first, part in zip(range(0, len(sealed), MAX_SEALED), parts, strict=False)
+        ]
+
+    def _remove_retired(self, retire: frozenset[KeyId]) -> None:
+        now = trio.current_time()
+        self._retiring = {one: self._retiring.get(one, now + RETIRE_S) for one in retire}
+        gone = [one for one, at in self._retiring.items() if at <= now]
+        if gone:
+            self.store.remove(gone)
+            for one in gone:
+                del self._retiring[one]
+                self._tell("no longer accepting the ring key %s", one)
+
+    def _excluded(self, view: RegistryView) -> frozenset[HostId]:
+        """Return the hosts that count for nothing: revoked ones, and those that came while a key was compromised and
+        have no better one."""
+        revoked, compromised = self.revoked(view), self.compromised(view)
+        if not compromised.intersection(one.key_id for one in self.store.ring):
+            return revoked
+        unknown = set()
+        for host_id in view.hosts:
+            record = ring_record(view, host_id)
+            has_better = record is not None and any(one.key_id not in compromised for one in record.held)
+            if host_id not in self._met and not has_better:
+                unknown.add(host_id)
+        return revoked | unknown
+
+    def _name(self, host_id: HostId) -> str:
+        host = self.live.view.hosts.get(host_id)
+        return short_id(host_id) if host is None else host.name
+
+    # -- returning ---------------------------------------------------------------------------------------------
+
+    async def _return_to_others(self) -> None:
+        """Go to hosts that are away and with which no key is shared, as far as this host knows."""
+        rng, pause_s = random.SystemRandom(), RETURN_S
+        while True:
+            await trio.sleep(pause_s * rng.uniform(0.5, 1.5))
+            hosts = self._out_of_touch()
+            if not hosts:
+                pause_s = RETURN_S
+                continue
+            done = await self._return_to(rng.choice(hosts))
+            pause_s = RETURN_S if done else min(2 * pause_s, MAX_RETURN_S)
+
+    def _out_of_touch(self) -> list[HostId]:
+        view = self.live.view
+        hosts = list(others(view, self._excluded(view)))
+        is_alone = not any(host.is_live for host in hosts)
+        primary = self.store.ring[0].key_id
+        found = []
+        for host in hosts:
+            record = ring_record(view, host.host_id)
+            # A host that has our key hears us: if it is away, then for another reason.
+            knows_ours = record is None or record.holds(primary)
+            if not host.is_live and self.is_known(host.host_id) and (is_alone or not knows_ours):
+                found.append(host.host_id)
+        return found
+
+    async def _return_to(self, host_id: HostId) -> bool:
+        """Ask one host. True: this host and that one know each other's keys now."""
+        address = self.record_address(host_id)
+        if address is None:
+            return False
+        view = self.live.view
+        is_alone = not any(host.is_live for host in others(view, self._excluded(view)))
+        conversation = ReturnerConversation(
+            self.identity,
+            bytes.fromhex(self.store.keys.cluster_id),
+            os.urandom,
+            is_member=self.is_known,
+            # One that is alone takes up the others' key at once. Its own, of yesterday, needs nobody to learn.
+            ring=() if is_alone else self.store.numbered,
+        )
+        try:
+            peer = await return_to(address, conversation)
+            self.note_returned(peer)
+        except (EntryError, NetagentError) as error:
+            logger.debug("cannot return by %s: %s", self._name(host_id), error)
+            return False
+        return True

@@ -1,0 +1,92 @@
+"""What this host sees of the others' ring keys, from the view and its own ring. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import TypeAlias
+
+from netagent.keys.stages import KeyPicture, PeerKeys, RingKey
+from netagent.model.ids import HostId, KeyId
+from netagent.model.ring_key import (
+    HeldKey,
+    RingKeysRecord,
+    SealedKey,
+    SealedKeysRecord,
+    exchange_tag,
+)
+from netagent.registry.view import AgentState, HostView, RegistryView
+
+IsSigner: TypeAlias = Callable[[HostId], bool]
+
+
+def ring_record(view: RegistryView, host_id: HostId) -> RingKeysRecord | None:
+    """Return what a host publishes of its keys."""
+    records = view.store.key_records.get(host_id, {}).values()
+    return next((one for one in records if isinstance(one, RingKeysRecord)), None)
+
+
+def sealed_records(view: RegistryView, host_id: HostId) -> Iterator[SealedKeysRecord]:
+    """Yield the keys that a host gives to others."""
+    for one in view.store.key_records.get(host_id, {}).values():
+        if isinstance(one, SealedKeysRecord):
+            yield one
+
+
+def others(view: RegistryView, excluded: Collection[HostId]) -> Iterator[HostView]:
+    """Yield the other hosts that keys are for: those that are neither evicted nor excluded, and have not left."""
+    for host_id, host in view.hosts.items():
+        is_gone = host_id in view.evicted or host.agent is AgentState.LEFT
+        if host_id != view.local and not is_gone and host_id not in excluded:
+            yield host
+
+
+def picture_of(
+    view: RegistryView,
+    ring: tuple[RingKey, ...],
+    *,
+    excluded: Collection[HostId],
+    is_signer: IsSigner,
+    compromised: frozenset[KeyId],
+    offered: Collection[HeldKey],
+    rotate_every_s: float,
+    now_s: float,
+) -> KeyPicture:
+    """Return the picture. A host whose records are not signed counts as one that publishes nothing."""
+    hosts = list(others(view, excluded))
+    peers = []
+    for host in hosts:
+        record = ring_record(view, host.host_id) if is_signer(host.host_id) else None
+        held = {} if record is None else dict(record.held)
+        primary = None if record is None else record.primary
+        peers.append(PeerKeys(host.host_id, host.is_live, primary, held))
+    given: dict[KeyId, set[HostId]] = {}
+    for giver in (view.local, *(host.host_id for host in hosts if host.is_live)):
+        for sealed_key in sealed_records(view, giver):
+            good = {one.to for one in sealed_key.sealed if is_current(view, one)}
+            given.setdefault(sealed_key.key_id, set()).update(good)
+    return KeyPicture(
+        local=view.local,
+        ring=ring,
+        peers=tuple(peers),
+        offered=frozenset(offered),
+        given={key_id: frozenset(to) for key_id, to in given.items()},
+        compromised=compromised,
+        rotate_every_s=rotate_every_s,
+        now_s=now_s,
+    )
+
+
+def is_current(view: RegistryView, sealed: SealedKey) -> bool:
+    """True if its recipient can open it: its agent has not started again since."""
+    record = ring_record(view, sealed.to)
+    return record is not None and exchange_tag(record.exchange_key) == sealed.exchange_tag
+
+
+def is_wanted(view: RegistryView, record: SealedKeysRecord) -> bool:
+    """True while a host that can open it, and is there, lacks the key."""
+    for one in record.sealed:
+        host, known = view.hosts.get(one.to), ring_record(view, one.to)
+        is_there = host is not None and host.is_live and is_current(view, one)
+        if is_there and known is not None and not known.holds(record.key_id):
+            return True
+    return False
