@@ -235,7 +235,7 @@ class Cluster:
             self.allocator,
             downtime,
             gossip.flush,
-            key_ids=lambda: gossip.key_ids,
+            key_ids=lambda: tuple(sorted(one.key_id for one in self.ring.ring)),
         )
         refused = RefusedHosts(self.live, gossip.node, identity, self.keys.cluster_id)
         refused.look()  # before the first message: a restart lets no host in

@@ -30,7 +30,7 @@ from netagent.events.kinds import EventKind
 from netagent.eviction.downtime import Downtime
 from netagent.eviction.succession import eviction_records, gone_for_good
 from netagent.ipam.allocator import Allocator
-from netagent.model.ids import HostId
+from netagent.model.ids import HostId, KeyId
 from netagent.model.records import ForgetRecord
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
@@ -75,7 +75,7 @@ class Eviction:
     downtime: Downtime
     flush: Callable[[], object]
     """Sends what the node wants sent."""
-    key_ids: Callable[[], tuple[bytes, ...]] = tuple
+    key_ids: Callable[[], tuple[KeyId, ...]] = tuple
     """The ids of the ring keys that every member knows."""
     in_work: set[HostId] = field(default_factory=set)
     """Hosts that we intend to evict right now: no other task may take the intention back."""

@@ -35,7 +35,7 @@ from netagent.model.ring_key import (
 from netagent.periodic_task import PeriodicTask
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
-from netagent.registry.view import RegistryView
+from netagent.registry.view import RegistryView, compromised_keys
 from netagent.registry.views import short_id
 from netgossip.join.driver import EntryError, return_to
 from netgossip.join.identity import Identity
@@ -59,16 +59,6 @@ OPENED_LIMIT = 64
 logger = logging.getLogger("netagent.keys")
 
 
-def no_keys(_view: RegistryView) -> frozenset[KeyId]:
-    """Return that no key is compromised."""
-    return frozenset()
-
-
-def no_hosts(_view: RegistryView) -> frozenset[HostId]:
-    """Return that no host is revoked."""
-    return frozenset()
-
-
 @dataclass(slots=True, kw_only=True)
 class RingKeeper:
     """One for each run of the cluster."""
@@ -80,10 +70,6 @@ class RingKeeper:
     is_signer: Callable[[HostId], bool]
     record_address: Callable[[HostId], Address | None]
     rotate_every_s: Callable[[], float]
-    compromised: Callable[[RegistryView], frozenset[KeyId]] = no_keys
-    """Keys that a revoked host knows."""
-    revoked: Callable[[RegistryView], frozenset[HostId]] = no_hosts
-    """Hosts beside the evicted ones that get no key."""
     _exchange: ExchangeKey = field(init=False)
     _retiring: dict[KeyId, float] = field(default_factory=dict)
     """Keys that are announced as not accepted, and when they go."""
@@ -124,7 +110,7 @@ class RingKeeper:
 
     def _take_shown(self, peer: PeerRing) -> None:
         view = self.live.view
-        compromised, primary = self.compromised(view), self.store.ring[0]
+        compromised, primary = compromised_keys(view), self.store.ring[0]
         wanted = []
         for place, one in enumerate(peer.keys):
             key_id = self.store.id_of(one.key)
@@ -167,7 +153,7 @@ class RingKeeper:
             self.store.ring,
             excluded=self._excluded(view),
             is_signer=self.is_signer,
-            compromised=self.compromised(view),
+            compromised=compromised_keys(view),
             offered=self._opened,
             rotate_every_s=self.rotate_every_s(),
             now_s=self.store.now_s,
@@ -189,7 +175,7 @@ class RingKeeper:
     async def _look(self) -> None:
         """Take a step if anything can have changed."""
         view = self.live.view
-        seen = (view.store.key_records, view.hosts, self.store.keys, self.compromised(view))
+        seen = (view.store.key_records, view.hosts, self.store.keys, compromised_keys(view))
         # Compared by identity: a look at an unchanged cluster costs nothing.
         is_same = len(seen) == len(self._seen) and all(
             new is old for new, old in zip(seen[:3], self._seen[:3], strict=True)
@@ -206,7 +192,7 @@ class RingKeeper:
     async def _step(self) -> None:
         self.store.note_start()
         view = self.live.view
-        if not self.compromised(view):
+        if not compromised_keys(view):
             self._met.update(view.hosts)
         while self._shown:
             self._take_shown(self._shown.popitem()[1])
@@ -312,7 +298,7 @@ class RingKeeper:
     def _excluded(self, view: RegistryView) -> frozenset[HostId]:
         """Return the hosts that count for nothing: revoked ones, and those that came while a key was compromised and
         have no better one."""
-        revoked, compromised = self.revoked(view), self.compromised(view)
+        revoked, compromised = frozenset(view.revoked), compromised_keys(view)
         if not compromised.intersection(one.key_id for one in self.store.ring):
             return revoked
         unknown = set()

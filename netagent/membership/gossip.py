@@ -27,7 +27,6 @@ from netagent.membership.participation import Participation
 from netagent.membership.refusal import Refusal, read_refusal_untrusted
 from netagent.membership.remote_networks import RemoteNetworks
 from netagent.model.ids import HostId, NetworkId
-from netagent.model.records import MAX_KEY_IDS
 from netagent.periodic_task import PeriodicTask
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
@@ -41,7 +40,6 @@ from netgossip.join.admission import Credentials, Invitations
 from netgossip.join.identity import Identity
 from netgossip.join.readmission import EntryConversation, PeerRing, Readmissions
 from netgossip.node import GossipNode
-from netgossip.records.frames import key_id
 from netgossip.slice_runner import TaskRunner
 from netgossip.sockets import NodeSockets, open_sockets
 from netgossip.types import (
@@ -298,12 +296,6 @@ class Gossip:
         if refusal is not None and refusal.member in self._live.view.hosts:
             self.refused = refusal
             self._live.note_change()
-
-    @property
-    def key_ids(self) -> tuple[bytes, ...]:
-        """The ids of the keys in the ring, rising."""
-        label = bytes.fromhex(self._keys.cluster_id)
-        return tuple(sorted({key_id(key, label) for key in self._keys.keys})[:MAX_KEY_IDS])
 
     async def _write_raised(self, event: OwnLogRaised) -> None:
         try:

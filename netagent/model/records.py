@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeAlias
 
 from netagent.model.egress import NONE, OPEN, Egress
-from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
+from netagent.model.ids import EndpointId, HostId, KeyId, NetworkId, OwnNameId, ServiceId
 from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder, Balance
 from netagent.model.publication import Publication
 from netagent.model.ring_key import RingKeysRecord, SealedKeysRecord
@@ -339,7 +339,6 @@ _WHY: Final = {
 
 MAX_KEY_IDS: Final = 16
 """Most ring keys that one revocation names: more than a ring holds."""
-MAX_KEY_ID_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,8 +354,8 @@ class ForgetRecord:
     Its eviction of the writer does not count up to this version (epoch, sequence) of its log."""
     revoked: bool = False
     """An operator's word: the host comes back by an invitation only, and gets no ring key."""
-    key_ids: tuple[bytes, ...] = ()
-    """With `revoked`: the ring keys that the host may know, rising (netgossip.records.frames.key_id)."""
+    key_ids: tuple[KeyId, ...] = ()
+    """With `revoked`: the ring keys that the host may know, rising (netagent.keys.sealing.key_id_of)."""
     compromised: bool = False
     """With `revoked`: the host may act for an attacker. No member talks to it, and no word of it counts against
     this one."""

@@ -49,7 +49,7 @@ from netagent.model.egress import (
     place_of,
     text_of,
 )
-from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.ids import EndpointId, HostId, KeyId, NetworkId
 from netagent.model.locality import DEFAULT_WEIGHT, MAX_WEIGHT, AnswerOrder, Balance
 from netagent.model.port import MAX_ALPN, MAX_ALPN_CHARS, has_too_many_alpn, is_alpn
 from netagent.model.publication import Publication
@@ -58,7 +58,6 @@ from netagent.model.records import (
     MAX_ALIASES,
     MAX_CHANGED_BY_CHARS,
     MAX_HOST_WEIGHTS,
-    MAX_KEY_ID_BYTES,
     MAX_KEY_IDS,
     MAX_OPTION_CHANGES,
     MAX_OPTIONS,
@@ -258,7 +257,7 @@ def _fields_of(record: Record) -> tuple[int, list[object]]:
             return _ENDPOINT, _endpoint_fields(record)
         case ForgetRecord():
             version = list(record.disputed or ())
-            keys = [record.revoked, list(record.key_ids), record.compromised]
+            keys = [record.revoked, list(map(pack_id, record.key_ids)), record.compromised]
             return _FORGET, [pack_id(record.host_id), record.settled, version, *keys]
         case ExternalServiceRecord() | ExternalStateRecord():
             return _fields_of_external(record)
@@ -540,11 +539,8 @@ def _read_forget(fields: RecordFields) -> ForgetRecord:
     return ForgetRecord(host_id, settled, disputed, revoked, key_ids, compromised)
 
 
-def _read_key_id(fields: RecordFields, what: str) -> bytes:
-    key_id = fields.blob(what)
-    if not 1 <= len(key_id) <= MAX_KEY_ID_BYTES:
-        raise RecordError(f"{what}: not an id of a key")
-    return key_id
+def _read_key_id(fields: RecordFields, what: str) -> KeyId:
+    return KeyId(fields.identifier(what))
 
 
 def _read_count(fields: RecordFields, what: str) -> int:

@@ -23,7 +23,7 @@ from functools import cached_property, partial
 from immutables import Map
 
 from netagent.model.group_labels import NO_LABELS, GroupKey, GroupLabels
-from netagent.model.ids import EndpointId, HostId, NetworkId, nearest_name
+from netagent.model.ids import EndpointId, HostId, KeyId, NetworkId, nearest_name
 from netagent.model.locality import HERE
 from netagent.model.naming import labels_inside
 from netagent.model.records import (
@@ -465,9 +465,9 @@ class RegistryView:
             assert getattr(self.store, name) == getattr(expected, name), f"index {name} does not follow"
 
 
-def compromised_keys(view: RegistryView) -> frozenset[bytes]:
-    """Return the ids of all ring keys that revoked hosts may know (netgossip.records.frames.key_id)."""
-    found: set[bytes] = set()
+def compromised_keys(view: RegistryView) -> frozenset[KeyId]:
+    """Return the ids of all ring keys that revoked hosts may know."""
+    found: set[KeyId] = set()
     for host_id, writers in view.revoked.items():
         key = key_of(ForgetRecord(host_id))[1]
         for writer in writers:

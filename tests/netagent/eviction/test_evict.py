@@ -19,7 +19,7 @@ from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.eviction.auto_evict import LEFT_S, AutoEviction
 from netagent.eviction.evict import REVOKE_S
 from netagent.external.view import external_service, own_names
-from netagent.model.ids import HostId, NetworkId
+from netagent.model.ids import HostId, KeyId, NetworkId
 from netagent.model.records import AttachmentRecord, ForgetRecord, RemovalRecord
 from netagent.model.request import NetworkRequest
 from netagent.registry.view import RegistryView, compromised_keys
@@ -497,7 +497,7 @@ async def test_a_live_host_is_revoked_and_its_space_taken_over(cluster: Cluster)
     h1, h2, h3, h4 = cluster.hosts
     await h3.networks.create(APP)
     await cluster.calm()
-    h2.eviction.key_ids = lambda: (b"key1",)
+    h2.eviction.key_ids = lambda: (KeyId("ab" * 16),)
     before = trio.current_time()
     done = await h2.eviction.revoke(["h3"])
     assert trio.current_time() - before <= 4 * REVOKE_S
@@ -506,7 +506,7 @@ async def test_a_live_host_is_revoked_and_its_space_taken_over(cluster: Cluster)
     for one in (h1, h2, h4):
         view = one.live.view
         assert dict(view.compromised) == {h3.host_id: {h2.host_id}}
-        assert compromised_keys(view) == {b"key1"}
+        assert compromised_keys(view) == {KeyId("ab" * 16)}
         assert named(view, "app").owner == h2.host_id
     assert h3.live.view.revoked[h3.host_id] == {h2.host_id}
     # A second host's word, by the id: its name is gone.

@@ -10,7 +10,7 @@ from fakes.service_addresses import service_address, service_range
 
 from netagent.eviction.succession import MAX_ADDITIONS, amended_evictions, eviction_records
 from netagent.external.view import external_service, own_names
-from netagent.model.ids import HostId
+from netagent.model.ids import HostId, KeyId
 from netagent.model.locality import AnswerOrder
 from netagent.model.records import (
     MAX_TURN,
@@ -173,7 +173,7 @@ def test_a_successor_repeats_no_more_addresses_than_may_be_in_force() -> None:
 def test_a_successor_repeats_revocations_as_such_but_not_of_the_host_s_accusers() -> None:
     view, writers = RegistryView(H1), {owner: Writer(owner) for owner in (H1, H2, H3)}
     old, four = HostId("9" * 32), HostId("4" * 32)
-    revoked = ForgetRecord(old, settled=True, revoked=True, key_ids=(b"abcd",))
+    revoked = ForgetRecord(old, settled=True, revoked=True, key_ids=(KeyId("ab" * 16),))
     accused = ForgetRecord(four, settled=True, revoked=True, compromised=True)
     view = view.with_entries(writers[H1].put(host("h1")))
     view = view.with_entries(writers[H1].put(ForgetRecord(old, settled=True)))

@@ -186,9 +186,7 @@ records = st.one_of(
         ids,
         settled=st.booleans(),
         revoked=st.just(True),
-        key_ids=st.lists(st.binary(min_size=1, max_size=32), max_size=16, unique=True).map(
-            lambda found: tuple(sorted(found))
-        ),
+        key_ids=st.lists(ids.map(KeyId), max_size=16, unique=True).map(lambda found: tuple(sorted(found))),
     ),
 )
 
@@ -341,7 +339,7 @@ def test_keys() -> None:
 
 
 def test_a_release_that_knows_no_revocation_reads_an_eviction() -> None:
-    revoked = ForgetRecord(HostId("cd" * 16), settled=True, revoked=True, key_ids=(b"abcd",))
+    revoked = ForgetRecord(HostId("cd" * 16), settled=True, revoked=True, key_ids=(KeyId("ab" * 16),))
     read = decode_untrusted(msgpack.packb(msgpack.unpackb(encode(revoked))[:-3]))
     assert read == ForgetRecord(HostId("cd" * 16), settled=True)
 

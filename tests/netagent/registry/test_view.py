@@ -29,7 +29,7 @@ from fakes.registry import (
 
 from netagent.external.view import own_name
 from netagent.membership.approach import approach
-from netagent.model.ids import EndpointId, HostId
+from netagent.model.ids import EndpointId, HostId, KeyId
 from netagent.model.records import (
     AttachmentRecord,
     Drain,
@@ -298,16 +298,19 @@ def test_a_disputed_eviction_does_not_count_and_a_newer_one_does(writers: dict[s
     gone.check_invariants()
 
 
-def revocation(host_id: HostId, *keys: bytes) -> ForgetRecord:
+KEY_A, KEY_B = KeyId("a1" * 16), KeyId("b2" * 16)
+
+
+def revocation(host_id: HostId, *keys: KeyId) -> ForgetRecord:
     return ForgetRecord(host_id, settled=True, revoked=True, key_ids=keys, compromised=True)
 
 
 def test_a_host_that_was_forgotten_by_name_is_revoked_and_may_contest(writers: dict[str, Writer]) -> None:
     w1, w2 = writers[H1], writers[H2]
-    view = see(RegistryView(H3), w1.put(ForgetRecord(H2, settled=True, revoked=True, key_ids=(b"a",))))
+    view = see(RegistryView(H3), w1.put(ForgetRecord(H2, settled=True, revoked=True, key_ids=(KEY_A,))))
     assert dict(view.revoked) == {H2: {H1}}
     assert not view.compromised
-    assert compromised_keys(view) == {b"a"}
+    assert compromised_keys(view) == {KEY_A}
     contested = see(view, w2.put(ForgetRecord(H1, settled=True, revoked=True)))
     assert not contested.evicted
     assert not contested.revoked
@@ -316,9 +319,9 @@ def test_a_host_that_was_forgotten_by_name_is_revoked_and_may_contest(writers: d
 
 def test_a_compromised_host_cannot_contest(writers: dict[str, Writer]) -> None:
     w1, w2 = writers[H1], writers[H2]
-    view = see(RegistryView(H3), w1.put(revocation(H2, b"a", b"b")), w2.put(ForgetRecord(H1, settled=True)))
+    view = see(RegistryView(H3), w1.put(revocation(H2, KEY_A, KEY_B)), w2.put(ForgetRecord(H1, settled=True)))
     assert dict(view.compromised) == dict(view.revoked) == dict(view.evicted) == {H2: {H1}}
-    assert compromised_keys(view) == {b"a", b"b"}
+    assert compromised_keys(view) == {KEY_A, KEY_B}
     disputing = see(view, w2.put(ForgetRecord(H1, disputed=(1, w1.sequence))))
     assert dict(disputing.evicted) == {H2: {H1}}
     view.check_invariants()
