@@ -204,7 +204,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netgossip.codec": {"netgossip.errors", "netgossip.slices", "netgossip.types"},
     "netgossip.join": {"netgossip.codec", "netgossip.errors", "netgossip.types"},
     "netgossip.membership": {
-        "netgossip.codec", "netgossip.config", "netgossip.deadlines", "netgossip.errors",
+        "netgossip.codec", "netgossip.config", "netgossip.deadlines", "netgossip.errors", "netgossip.join.identity",
         "netgossip.membership.swim", "netgossip.slices", "netgossip.stream_slots", "netgossip.types",
     },
     "netgossip.records": {

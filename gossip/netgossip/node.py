@@ -52,10 +52,10 @@ class GossipNode:
     """One node of the cluster. See types.py for how to drive the machine: feed it, drain it, keep its deadline.
 
     `address` is where others reach our gossip port, `record_port` the port of records on the same IP. `meta` (at most
-    400 bytes) is shown to all. `label` is the cluster's id. `identity` signs our records, and then only signed ones
-    are believed of those that have signed once; None, for simulations: nothing is signed or checked. `rng` must be
-    `random.SystemRandom` outside of tests. `history` is what was persisted of earlier runs; its members are dialled
-    like `seeds` until they answer. Raises GossipUsageError for invalid arguments.
+    400 bytes) is shown to all. `label` is the cluster's id. `identity` signs our records and what we say about
+    ourselves, and then only that is believed of those that have signed once; None, for simulations: nothing is signed
+    or checked. `rng` must be `random.SystemRandom` outside of tests. `history` is what was persisted of earlier runs;
+    its members are dialled like `seeds` until they answer. Raises GossipUsageError for invalid arguments.
     """
 
     def __init__(
@@ -94,6 +94,8 @@ class GossipNode:
             rng=rng,
             now=now,
             new_stream_id=lambda: self._new_stream(Channel.GOSSIP),
+            identity=identity,
+            signers=history.claim_signers,
             remembered=[restored(member, record_port) for member in history.members],
             departed=history.departed,
             seeds=seeds,

@@ -37,6 +37,7 @@ from netgossip.types import (
     CLUSTER_SCOPE,
     Address,
     Channel,
+    ClaimSignerHeard,
     EntriesChanged,
     Entry,
     Event,
@@ -76,6 +77,7 @@ class Disk:
     logs: dict[tuple[Scope, NodeId], Log] = field(default_factory=dict)
     members: dict[NodeId, Member] = field(default_factory=dict)
     signers: set[NodeId] = field(default_factory=set)
+    claim_signers: set[NodeId] = field(default_factory=set)
 
     def note(self, event: EntriesChanged) -> None:
         """Record the event as an application's journal would."""
@@ -184,6 +186,7 @@ class SimHost:
                 own_logs=[log for log in logs if log.owner == self.node_id],
                 replicas=[log for log in logs if log.owner != self.node_id],
                 signers=sorted(self.disk.signers),
+                claim_signers=sorted(self.disk.claim_signers),
             ),
             keyring=Keyring([cluster.ring_key]),
             label=cluster.label,
@@ -284,6 +287,8 @@ class SimHost:
                 self.disk.note(event)
             case MemberChanged(member, _):
                 self.disk.members[member.node_id] = member
+            case ClaimSignerHeard(node_id):
+                self.disk.claim_signers.add(node_id)
             case MemberReaped(node_id):
                 self.disk.members.pop(node_id, None)
         if self.on_event is not None:

@@ -71,6 +71,8 @@ class Member:
     meta: bytes = b""
     vsn: bytes = b"\x01\x05\x02\x00\x00\x00"
     """Protocol versions: min, max, current, then the delegate's three."""
+    leave_proof: bytes = field(default=b"", repr=False)
+    """Of a member that has left: its own proof of that; empty: it came without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +264,24 @@ class RefusalHeard:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimSignerHeard:
+    """A node has proven for the first time what it says about itself; without a proof nothing is believed of it any
+    more. Persist it (History.claim_signers)."""
+
+    node_id: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class UnprovenClaimHeard:
+    """A claim came in the name of a node (that it lives elsewhere, has another incarnation, or has left) without that
+    node's proof, and is refused. At most one event per minute and node."""
+
+    node_id: NodeId
+    source: Address
+    """Where the message came from. A member may have relayed it in good faith."""
+
+
+@dataclass(frozen=True, slots=True)
 class OwnLogRaised:
     """A peer holds newer history of our own log than we do; our log of the scope continues at this epoch.
     Persist it."""
@@ -282,6 +302,8 @@ Event: TypeAlias = (
     | IdentityContested
     | UnprovenLogHeard
     | RefusalHeard
+    | ClaimSignerHeard
+    | UnprovenClaimHeard
     | OwnLogRaised
 )
 
@@ -304,6 +326,8 @@ class History:
     """The logs of other owners."""
     signers: Sequence[NodeId] = ()
     """Other owners that have signed a log once: what they did not sign is refused from then on."""
+    claim_signers: Sequence[NodeId] = ()
+    """Other nodes that have proven once what they say about themselves: they are not believed without any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,6 +286,7 @@ MEMBERS = (
     Column("PATH MTU", _path_mtu, wide=True),
     Column("LOSS", _loss, wide=True),
     Column("RECORDS", lambda m: m.get("records", ""), wide=True),
+    Column("CLAIMS", lambda m: m.get("claims", ""), wide=True),
     Column("ID", lambda m: m["id"], wide=True),
 )
 

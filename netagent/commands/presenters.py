@@ -64,12 +64,13 @@ def _is_untold(known: ClusterOverview, network_id: NetworkId) -> bool:
 def sight_of(cluster: Cluster) -> SightOf:
     """Return a function that gives what this host has found out of another one beside its records."""
     prober, records = cluster.probing.prober, cluster.gossip.node.records
-    local = cluster.live.view.local
+    membership, local = cluster.gossip.node.membership, cluster.live.view.local
 
     def sight(host_id: HostId) -> ProbeView:
-        lacks_udp = cluster.gossip.node.membership.lacks_datagrams(host_id)
+        lacks_udp = membership.lacks_datagrams(host_id)
         signs = host_id == local or records.is_signer(host_id)
-        return ProbeView(prober.rtt_s(host_id), prober.path(host_id), lacks_udp, signs)
+        proves = host_id == local or membership.is_signer(host_id)
+        return ProbeView(prober.rtt_s(host_id), prober.path(host_id), lacks_udp, signs, proves)
 
     return sight
 

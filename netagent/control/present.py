@@ -39,6 +39,8 @@ class ProbeView:
     """Its agent answers this host by TCP or through other hosts, but not by UDP."""
     signs: bool | None = None
     """Its records count only with its signature; None: not known."""
+    proves: bool | None = None
+    """So does what it says about itself."""
 
 
 MAX_NOT_UP: Final = 10
@@ -339,6 +341,8 @@ class Presenter:
         }
         if sight.signs is not None:
             shown["records"] = "signed" if sight.signs else "unsigned"
+        if sight.proves is not None:
+            shown["claims"] = "signed" if sight.proves else "unsigned"
         return shown
 
     def _address_here(self) -> str:

@@ -422,6 +422,8 @@ class MemberInfo(TypedDict):
     records: NotRequired[Literal["signed", "unsigned"]]
     """`signed`: of this host's records, the host that answers believes only what this host has signed. `unsigned`: it
     has seen no signature yet, as of a release that makes none."""
+    claims: NotRequired[Literal["signed", "unsigned"]]
+    """The same of what this host says about itself: its address, its incarnation, and that it leaves."""
     why: NotRequired[Why]
     """Only in `inspect --why`."""
 

@@ -204,6 +204,16 @@ class Journal:
         """Other hosts that have signed their records once."""
         return sorted(self._signers)
 
+    def note_claim_signer(self, node_id: NodeId) -> None:
+        """Note that another host proves what it says about itself: it is never believed without again."""
+        self._note(("claim signer", node_id), statements.add_claim_signer(node_id))
+
+    def load_claim_signers(self) -> list[NodeId]:
+        """Other hosts that have proven once what they say about themselves."""
+        return [
+            str(node_id) for (node_id,) in self._read("SELECT node_id FROM claim_signer ORDER BY node_id")
+        ]
+
     def note_member(self, member: Member) -> None:
         """Note a node as the membership sees it now."""
         self._note(

@@ -51,6 +51,9 @@ a restart. The recordings that they protect from are of hosts that a cluster rea
 MAX_SIGNERS: Final = 65_536
 """Bound of hosts of which the disk has that they sign their records; beyond it: further ones are lost at a restart,
 and learned again with their next signed record. Evicted hosts count, because their names are never free again."""
+MAX_CLAIM_SIGNERS: Final = 65_536
+"""Bound of hosts of which the disk has that they prove what they say about themselves; beyond it: further ones are
+lost at a restart, and learned again when the member is heard."""
 
 SCHEMA: Final = (
     _LOG_TABLES.format("own")
@@ -105,6 +108,7 @@ CREATE TABLE IF NOT EXISTS replica_proof (
     PRIMARY KEY (scope, owner)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS signer (owner TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS claim_signer (node_id TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 """Tables that a release which does not know them may leave as they are: they need no further version, so that it can
 still open the file."""
@@ -175,6 +179,14 @@ def add_signer(owner: NodeId) -> Statement:
     """Save that a host signs its records, as long as there is room."""
     return Statement(
         "INSERT OR IGNORE INTO signer SELECT ? WHERE (SELECT count(*) FROM signer) < ?", (owner, MAX_SIGNERS)
+    )
+
+
+def add_claim_signer(node_id: NodeId) -> Statement:
+    """Save that a host proves what it says about itself, as long as there is room."""
+    count = "SELECT count(*) FROM claim_signer"
+    return Statement(
+        f"INSERT OR IGNORE INTO claim_signer SELECT ? WHERE ({count}) < ?", (node_id, MAX_CLAIM_SIGNERS)
     )
 
 

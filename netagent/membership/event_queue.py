@@ -33,6 +33,7 @@ from netagent.registry.view import RegistryView
 from netagent.rpc.client import RpcClient
 from netgossip.types import (
     CLUSTER_SCOPE,
+    ClaimSignerHeard,
     EntriesChanged,
     Entry,
     Event,
@@ -50,6 +51,7 @@ from netgossip.types import (
     Scope,
     ScopeSynced,
     UnknownSourceHeard,
+    UnprovenClaimHeard,
     UnprovenLogHeard,
     Version,
 )
@@ -305,6 +307,9 @@ class EventQueue:
                 self._journal.note_member_gone(node_id)
                 self.held_evictions.note_gone(HostId(node_id))
                 return view.without_member(HostId(node_id))
+            case ClaimSignerHeard(node_id=node_id):
+                self._journal.note_claim_signer(node_id)
+                return view
             case _:
                 self._handle_other(event)
                 return view
@@ -389,14 +394,8 @@ class EventQueue:
                 # One author for all strangers: a forger of addresses pushes out only such events.
                 refused = marked(EventKind.REFUSAL, source[0], author=_STRANGER)
                 self._limited.warning(source[0], f"refused packets from {source[0]}: {reason}", refused)
-            case UnprovenLogHeard(owner=owner, sender=sender):
-                named, author = _host(self._live.view, owner), _host(self._live.view, sender)
-                self._limited.warning(
-                    f"unproven {owner}",
-                    f"refused records in the name of host {named.name} that it has not signed, from a message in the"
-                    f" name of {author.name}",
-                    marked(EventKind.REFUSAL, owner[:8], author=author),
-                )
+            case UnprovenLogHeard() | UnprovenClaimHeard():
+                self._note_unproven(event)
             case IdentityConflict(address=address):
                 self.heard.identity_conflict = address[0], self._clock()
                 self._limited.warning(
@@ -413,6 +412,25 @@ class EventQueue:
                     node_id,
                     f"machines at {held[0]} and {other[0]} use one identity ({node_id[:8]})",
                     marked(EventKind.CONFLICT, node_id[:8], author=_host(self._live.view, node_id)),
+                )
+
+    def _note_unproven(self, event: UnprovenLogHeard | UnprovenClaimHeard) -> None:
+        match event:
+            case UnprovenLogHeard(owner=owner, sender=sender):
+                named, author = _host(self._live.view, owner), _host(self._live.view, sender)
+                self._limited.warning(
+                    f"unproven {owner}",
+                    f"refused records in the name of host {named.name} that it has not signed, from a message in the"
+                    f" name of {author.name}",
+                    marked(EventKind.REFUSAL, owner[:8], author=author),
+                )
+            case UnprovenClaimHeard(node_id=node_id, source=source):
+                named = _host(self._live.view, node_id)
+                self._limited.warning(
+                    f"unproven claim {node_id}",
+                    f"refused a claim in the name of host {named.name}, which it has not signed, from {source[0]}:"
+                    " that it has another address or incarnation, or has left",
+                    marked(EventKind.REFUSAL, node_id[:8], author=_STRANGER),
                 )
 
 

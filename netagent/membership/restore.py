@@ -41,6 +41,7 @@ def restore(journal: Journal, local: HostId) -> RestoredState:
             own_logs=own_logs,
             replicas=replicas,
             signers=journal.load_signers(),
+            claim_signers=journal.load_claim_signers(),
         ),
         rows=journal.load_endpoints(),
         fenced=journal.load_fenced(),

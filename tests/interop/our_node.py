@@ -9,6 +9,7 @@ import trio
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.driver import Driver
+from netgossip.join.identity import Identity
 from netgossip.node import GossipNode
 from netgossip.sockets import open_sockets
 from netgossip.types import Address, Channel, Event, Member, MemberState
@@ -36,13 +37,14 @@ class OurNode:
         label: bytes,
         seeds: tuple[Address, ...] = (),
         meta: bytes = b"",
+        identity: Identity | None = None,
     ) -> None:
         record_port = address[1] + 1
         sockets = open_sockets(address[0], address[1], record_port)
         self.node = HalfDeafNode(
             config=GossipConfig.lan(),
             node_id=name,
-            identity=None,
+            identity=identity,
             address=address,
             record_port=record_port,
             meta=meta,

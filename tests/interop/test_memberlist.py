@@ -16,6 +16,7 @@ import trio
 from go_program import COMPILE_S
 from interop.our_node import OurNode
 
+from netgossip.join.identity import Identity
 from netgossip.types import Address, MemberChanged, MemberState, UnknownSourceHeard
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(COMPILE_S + 300)]
@@ -102,14 +103,22 @@ class Cluster:
         await wait_until(lambda: node.saw("started"), 10)
         return node
 
-    def ours(self, number: int, *, seeds: tuple[int, ...] = (), meta: bytes = b"") -> OurNode:
+    def ours(
+        self,
+        number: int,
+        *,
+        seeds: tuple[int, ...] = (),
+        meta: bytes = b"",
+        identity: Identity | None = None,
+    ) -> OurNode:
         node = OurNode(
-            id_of(number),
+            id_of(number) if identity is None else identity.node_id,
             address_of(number),
             key=KEY,
             label=LABEL,
             seeds=tuple(map(address_of, seeds)),
             meta=meta,
+            identity=identity,
         )
         self._nursery.start_soon(node.run)
         return node
@@ -259,5 +268,32 @@ def test_a_stranger_is_refused_and_reported(
         reports = [e for e in ours.events if isinstance(e, UnknownSourceHeard)]
         assert [report.reason for report in reports] == [reason]
         assert set(ours.node.members()) == {id_of(1)}
+
+    run(scenario, memberlist_binary, tmp_path)
+
+
+def test_proofs_pass_through_memberlist_and_it_takes_a_proven_leave(
+    memberlist_binary: Path, tmp_path: Path
+) -> None:
+    """Two of ours that know each other through a real memberlist alone; it is a member without proofs."""
+    first, second = Identity(bytes([1] * 32)), Identity(bytes([2] * 32))
+
+    async def scenario(cluster: Cluster) -> None:
+        go = await cluster.go(1)
+        reader = cluster.ours(2, seeds=(1,), identity=first)
+        await wait_until(lambda: reader.state_of("go1") is MemberState.ALIVE, 5)
+        talker = cluster.ours(3, seeds=(1,), meta=b"from python", identity=second)
+        for ours in (reader, talker):
+            deaf_to = address_of(3 if ours is reader else 2)
+            ours.node.deaf_to = frozenset((deaf_to,))
+        await wait_until(lambda: reader.state_of(second.node_id) is MemberState.ALIVE, 30)
+        await wait_until(lambda: go.saw_meta(second.node_id, "from python"), 5)
+        assert reader.node.membership.is_signer(second.node_id)
+        assert not reader.node.membership.is_signer("go1")
+        talker.node.set_meta(b"changed", trio.current_time())
+        await wait_until(lambda: go.saw_meta(second.node_id, "changed"), 10)
+        talker.node.membership.leave(trio.current_time())
+        await wait_until(lambda: go.saw("leave", node=second.node_id), 10)
+        assert reader.node.statistics()["gossip_refused_claim_forged"] == 0
 
     run(scenario, memberlist_binary, tmp_path)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 import msgpack
@@ -105,6 +105,8 @@ class Dead:
     node: str
     incarnation: int
     accuser: str
+    proof: bytes = field(default=b"", repr=False)
+    """The node's own, that it leaves (membership/claims.py). An addition of ours, which other memberlists skip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +175,10 @@ def encode(message: Message) -> bytes:
             return b"\x0b" + _packed({"SeqNo": message.sequence})
         case Suspect() | Dead():
             kind = b"\x03" if isinstance(message, Suspect) else b"\x05"
-            return kind + _packed(
-                {"From": message.accuser, "Incarnation": message.incarnation, "Node": message.node}
-            )
+            fields = {"From": message.accuser, "Incarnation": message.incarnation, "Node": message.node}
+            if isinstance(message, Dead) and message.proof:
+                fields["Proof"] = message.proof
+            return kind + _packed(fields)
         case Alive():
             host, port = message.address
             return b"\x04" + _packed(
@@ -221,6 +224,7 @@ def encode_node(member: Member) -> bytes:
             "Meta": member.meta or None,
             "Name": member.node_id,
             "Port": port,
+            **({"Proof": member.leave_proof} if member.leave_proof else {}),
             "State": member.state.value,
             "Vsn": member.vsn,
         }

@@ -1,4 +1,7 @@
-"""The envelope around a member's meta on the wire: msgpack `[1, record port, application's bytes]`.
+"""The envelope around a member's meta on the wire: msgpack `[1, record port, application's bytes, proof]`.
+
+The proof is the member's own, of what it claims about itself (membership/claims.py); a member of a release that
+proves nothing leaves it out. It stands in the meta because every memberlist relays that as it is.
 
 A node without our envelope (a plain memberlist node) is a member like any other, its meta shown unchanged; it has no
 record address and gets no records.
@@ -18,6 +21,9 @@ META_LIMIT_BYTES: Final = 400
 """The application's part; memberlist allows 512 in all (MetaMaxSize)."""
 
 META_VERSION: Final = 1
+_PROOF_AT: Final = 3
+"""The proof's position in the envelope."""
+PROOF_LIMIT_BYTES: Final = 96
 
 
 def wrap_meta(record_port: int, meta: bytes) -> bytes:
@@ -40,6 +46,39 @@ def unwrap_meta_untrusted(meta: bytes) -> tuple[int, bytes]:
         case [int(version), int(port), bytes(own), *_] if version >= 1 and 1 <= port <= 65535:
             return port, own
     raise WireError("foreign meta")
+
+
+def with_proof(meta: bytes, proof: bytes) -> bytes:
+    """Return our own envelope with this proof, in place of another one if there is."""
+    return bytes(msgpack.packb([*msgpack.unpackb(meta)[:_PROOF_AT], proof]))
+
+
+def split_proof(meta: bytes) -> tuple[bytes, bytes]:
+    """Return what a proof covers, which is all of `meta` but the number of positions and the proof; and the proof,
+    b"" where there is none."""
+    unpacker = msgpack.Unpacker(
+        max_array_len=16, max_map_len=0, max_bin_len=512, max_str_len=512, max_ext_len=0, max_buffer_size=1024
+    )
+    unpacker.feed(meta)
+    try:
+        positions, first = unpacker.read_array_header(), unpacker.tell()
+        if positions <= _PROOF_AT:
+            return meta[first:], b""
+        for _ in range(_PROOF_AT):
+            unpacker.skip()
+        start = unpacker.tell()
+        proof = unpacker.unpack()
+        end = unpacker.tell()
+    except (msgpack.UnpackException, ValueError, TypeError):
+        return meta, b""
+    if not isinstance(proof, bytes) or len(proof) != PROOF_LIMIT_BYTES:
+        return meta, b""
+    return meta[first:start] + meta[end:], proof
+
+
+def without_proof(meta: bytes) -> bytes:
+    """Return what is the same in two metas that differ in nothing but their proofs."""
+    return split_proof(meta)[0]
 
 
 def shown(member: Member) -> Member:

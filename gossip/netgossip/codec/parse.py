@@ -48,6 +48,7 @@ from netgossip.codec.messages import (
     Suspect,
     UserMessage,
 )
+from netgossip.codec.meta import PROOF_LIMIT_BYTES
 from netgossip.errors import WireError
 from netgossip.slices import MEMBERS_PER_SLICE, Slices, at_once
 from netgossip.types import Address, Member, MemberState
@@ -282,6 +283,13 @@ def _meta(fields: _Fields) -> bytes:
     return meta
 
 
+def _proof(fields: _Fields) -> bytes:
+    proof = _bytes(fields, b"Proof")
+    if len(proof) > PROOF_LIMIT_BYTES:
+        raise WireError("Proof is too long")
+    return proof
+
+
 def _incarnation(fields: _Fields) -> int:
     return _integer(fields, b"Incarnation", 2**32)
 
@@ -298,6 +306,7 @@ def _member(fields: _Fields) -> Member:
         _incarnation(fields),
         _meta(fields),
         _vsn(fields),
+        _proof(fields),
     )
 
 
@@ -328,6 +337,6 @@ _PARSERS: Final[dict[int, Callable[[_Fields], DatagramMessage]]] = {
     ACK: lambda f: Ack(_sequence(f), _bytes(f, b"Payload")),
     SUSPECT: lambda f: Suspect(_name(f, b"Node"), _incarnation(f), _name(f, b"From")),
     ALIVE: _alive,
-    DEAD: lambda f: Dead(_name(f, b"Node"), _incarnation(f), _name(f, b"From")),
+    DEAD: lambda f: Dead(_name(f, b"Node"), _incarnation(f), _name(f, b"From"), _proof(f)),
     NACK: lambda f: Nack(_sequence(f)),
 }

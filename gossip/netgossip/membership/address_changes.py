@@ -57,6 +57,10 @@ class AddressChanges:
     def __contains__(self, node_id: NodeId) -> bool:
         return node_id in self._address_changes
 
+    def is_noted(self, claim: Alive) -> bool:
+        """True if this very claim is being checked."""
+        return claim.node in self._address_changes and self._address_changes[claim.node].claim == claim
+
     def note(self, claim: Alive, now: float) -> None:
         """Note the claim that a live member has another address."""
         known = self._address_changes.get(claim.node)

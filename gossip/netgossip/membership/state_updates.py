@@ -14,6 +14,7 @@ It differs from memberlist in ways that memberlist nodes tolerate:
 - An implausible incarnation is refused, and a member that was removed comes back only above the incarnation at which
   it departed (incarnation.py).
 - A node that leaves refutes nothing any more, least of all the echo of its own leave.
+- What a node says about itself counts only with its proof, once it has shown one (claims.py).
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from netgossip.codec.messages import VSN, Alive, Dead, StateClaim, Suspect, encode
+from netgossip.codec.meta import without_proof
 from netgossip.config import GossipConfig
 from netgossip.deadlines import NEVER
 from netgossip.membership.address_changes import AddressChanges, alive
 from netgossip.membership.awareness import Awareness
+from netgossip.membership.claims import CHECKS_PER_SLICE, ClaimProofs, Proven
 from netgossip.membership.incarnation import INCARNATION_LIMIT, Ceilings, Departures, is_far_below
 from netgossip.membership.members import MemberTable, UpdateVerdict, is_live, judge
 from netgossip.membership.outgoing import Outgoing
@@ -35,12 +38,14 @@ from netgossip.membership.suspicion import Suspicion
 from netgossip.slices import MEMBERS_PER_SLICE, Slices
 from netgossip.types import (
     Address,
+    ClaimSignerHeard,
     IdentityConflict,
     Member,
     MemberChanged,
     MemberReaped,
     MemberState,
     NodeId,
+    UnprovenClaimHeard,
 )
 
 CONFLICT_PAUSE_S: Final = 60.0
@@ -71,7 +76,11 @@ class StateUpdates:
         outgoing: Outgoing,
         awareness: Awareness,
         counts: Counter[str],
+        proofs: ClaimProofs,
     ) -> None:
+        self._proofs = proofs
+        self._heard_from: Address = table.own.address
+        """Where the present input came from."""
         self._config = config
         self._table = table
         self._outgoing = outgoing
@@ -116,6 +125,11 @@ class StateUpdates:
 
     # Claims.
 
+    def begin_input(self, source: Address) -> None:
+        """Begin the claims of another datagram."""
+        self._heard_from = source
+        self._proofs.checks = 0
+
     def alive(
         self, claim: Alive, now: float, *, source: Address | None = None, is_own_word: bool = False
     ) -> None:
@@ -132,13 +146,28 @@ class StateUpdates:
         held = self._table.get(claim.node)
         if held is None:
             self._welcome(claim, now, source=source, is_own_word=is_own_word)
-            return
+        elif self._proofs.is_first(claim):
+            # Whatever others claimed in its name before: nothing of that was proven.
+            if self._is_believed(claim.node, self._proofs.check_alive(claim), now):
+                self._believe_alive(claim, now)
+        else:
+            self._alive_about_known(held, claim, now, source, is_own_word=is_own_word)
+
+    def _alive_about_known(
+        self, held: Member, claim: Alive, now: float, source: Address | None, *, is_own_word: bool
+    ) -> None:
         is_correction = is_own_word and self._is_correction(held, claim, now)
-        if is_correction:
-            self._ceilings.correct(claim.node, claim.incarnation, now)
-        elif self._is_implausible(claim.node, claim.incarnation, now):
+        # What a node has proven is what it has counted.
+        may_be_false = not is_correction and not self._proofs.signs(claim.node)
+        if may_be_false and self._is_implausible(claim.node, claim.incarnation, now):
             return
         if is_correction or judge(held, MemberState.ALIVE, claim.incarnation) is UpdateVerdict.TAKE:
+            if self.address_changes.is_noted(claim) or not self._is_believed(
+                claim.node, self._proofs.check_alive(claim), now
+            ):
+                return
+            if is_correction:
+                self._ceilings.correct(claim.node, claim.incarnation, now)
             if claim.address != held.address and is_live(held):
                 self.address_changes.note(claim, now)
                 return
@@ -155,6 +184,7 @@ class StateUpdates:
         held = self._accused(claim, now, source)
         if held is None:
             return
+        claim = replace(claim, incarnation=self._accused_incarnation(claim, held))
         verdict = judge(held, MemberState.SUSPECT, claim.incarnation)
         if verdict is UpdateVerdict.TAKE:
             self._counts["suspicions"] += 1
@@ -175,15 +205,24 @@ class StateUpdates:
         if held is None:
             return
         state = MemberState.LEFT if claim.accuser == claim.node else MemberState.DEAD
+        if state is MemberState.DEAD:
+            claim = replace(claim, incarnation=self._accused_incarnation(claim, held), proof=b"")
         verdict = judge(held, state, claim.incarnation)
+        if verdict is UpdateVerdict.IGNORE:
+            return
+        if state is MemberState.LEFT and not self._is_believed(
+            claim.node, self._proofs.check_leave(claim), now
+        ):
+            return
         if verdict is UpdateVerdict.TAKE:
             self.suspicions.pop(claim.node, None)
             self.address_changes.drop(claim.node)
             self.unconfirmed.discard(claim.node)
-            self._hold(replace(held, state=state, incarnation=claim.incarnation), now)
+            incarnation, proof = claim.incarnation, claim.proof
+            self._hold(replace(held, state=state, incarnation=incarnation, leave_proof=proof), now)
             self._spread(claim)
         elif verdict is UpdateVerdict.RAISE:
-            self._table.raise_incarnation(held, claim.incarnation)
+            self._table.raise_incarnation(replace(held, leave_proof=claim.proof), claim.incarnation)
 
     def merge(self, nodes: tuple[Member, ...], clock: Callable[[], float], *, peer: Address) -> Slices[None]:
         """Merge the push/pull of the node at `peer`. Members that it holds dead become suspects here, so that they
@@ -194,10 +233,12 @@ class StateUpdates:
         nothing half done. Look at `newcomers` after each slice.
         """
         is_first, self._merged = not self._merged, True
+        self.begin_input(peer)
         for number, node in enumerate(nodes, 1):
             self._merge_one(node, clock(), peer, is_first=is_first)
-            if number % MEMBERS_PER_SLICE == 0:
+            if number % MEMBERS_PER_SLICE == 0 or self._proofs.checks >= CHECKS_PER_SLICE:
                 yield
+                self.begin_input(peer)
 
     def _merge_one(self, node: Member, now: float, peer: Address, *, is_first: bool) -> None:
         if node.node_id in self._refused:
@@ -206,7 +247,8 @@ class StateUpdates:
         if node.state in (MemberState.DEAD, MemberState.LEFT) and not is_known:
             # Only a newcomer learns of deaths from before it came. Later, members that one node has removed must not
             # come back from another.
-            if is_first and len(self._table) < self._config.max_members and _is_sane(node):
+            is_room = len(self._table) < self._config.max_members
+            if is_first and is_room and _is_sane(node) and self._is_believed_gone(node, now):
                 self._hold(node, now)
             return
         if node.state is MemberState.ALIVE or not is_known:
@@ -218,7 +260,7 @@ class StateUpdates:
         elif node.state in (MemberState.SUSPECT, MemberState.DEAD):
             self.suspect(Suspect(node.node_id, node.incarnation, self._table.own_id), now)
         elif node.state is MemberState.LEFT:
-            self.dead(Dead(node.node_id, node.incarnation, node.node_id), now)
+            self.dead(Dead(node.node_id, node.incarnation, node.node_id, node.leave_proof), now)
 
     # Ourselves.
 
@@ -234,6 +276,7 @@ class StateUpdates:
                 address=own.address if address is None else address,
                 meta=own.meta if meta is None else meta,
             )
+            own = self._proofs.signed(own)
             self._table.put(own, now)
         self._outgoing.broadcasts.put(own.node_id, encode(alive(own)))
 
@@ -241,8 +284,9 @@ class StateUpdates:
         """Announce that we leave, once."""
         own = self._table.own
         if own.state is not MemberState.LEFT:
-            self._table.put(replace(own, state=MemberState.LEFT), now)
-            self._spread(Dead(own.node_id, own.incarnation, own.node_id))
+            proof = self._proofs.leave(own)
+            self._table.put(replace(own, state=MemberState.LEFT, leave_proof=proof), now)
+            self._spread(Dead(own.node_id, own.incarnation, own.node_id, proof))
 
     @property
     def is_leaving(self) -> bool:
@@ -289,7 +333,7 @@ class StateUpdates:
             self._counts["refused_incarnation"] += 1
             return
         self._counts["refutations"] += 1
-        own = replace(own, incarnation=raised)
+        own = self._proofs.signed(replace(own, incarnation=raised))
         self._table.put(own, now)
         self.announce(now)
         if source is not None:
@@ -384,7 +428,36 @@ class StateUpdates:
 
     # Steps of the above.
 
+    def _is_believed(self, node_id: NodeId, proven: Proven, now: float) -> bool:
+        """Count a claim in a node's name that is refused for want of its proof; remember who has shown one."""
+        if proven.is_refused:
+            self._counts[f"refused_{proven.value}"] += 1
+            if proven is not Proven.UNCHECKED and self._proofs.is_news(node_id, now):
+                self._outgoing.event(UnprovenClaimHeard(node_id, self._heard_from))
+            return False
+        if proven is Proven.VALID and self._proofs.note_member(node_id):
+            self._outgoing.event(ClaimSignerHeard(node_id))
+        return True
+
+    def _is_believed_gone(self, node: Member, now: float) -> bool:
+        """True if a newcomer may take from its first peer that the node, which it does not know, is dead or has left.
+        That a node is dead is others' word: its own last word says at which incarnation."""
+        if node.state is MemberState.LEFT:
+            leave = Dead(node.node_id, node.incarnation, node.node_id, node.leave_proof)
+            return self._is_believed(node.node_id, self._proofs.check_leave(leave), now)
+        if self._proofs.check_alive(alive(node)) is Proven.VALID:
+            return self._is_believed(node.node_id, Proven.VALID, now)
+        # A release without proofs raises the incarnation of what it holds dead, and breaks the proof.
+        return not self._proofs.signs(node.node_id)
+
+    def _accused_incarnation(self, claim: Suspect | Dead, held: Member) -> int:
+        """The incarnation at which an accusation counts. That of a node which proves its claims is no higher than the
+        node itself has proven, so each of its refutations is above."""
+        is_proven = self._proofs.signs(claim.node)
+        return min(claim.incarnation, held.incarnation) if is_proven else claim.incarnation
+
     def _remove(self, node_id: NodeId) -> None:
+        self._proofs.forget_member(node_id)
         self._departures.note(node_id, self._table.view[node_id].incarnation)
         self._ceilings.forget(node_id)
         self._table.remove(node_id)
@@ -417,13 +490,14 @@ class StateUpdates:
         held = self._table.get(claim.node)
         if held is None or (claim.node == self._table.own_id and self.is_leaving):
             return None
-        if claim.incarnation > max(held.incarnation, INCARNATION_LIMIT - 1):
-            self._counts["refused_incarnation"] += 1
-            return None
-        if self._is_implausible(claim.node, claim.incarnation, now):
-            if claim.node == self._table.own_id:
-                self._note_misinformed(source)
-            return None
+        if not self._proofs.signs(claim.node):
+            if claim.incarnation > max(held.incarnation, INCARNATION_LIMIT - 1):
+                self._counts["refused_incarnation"] += 1
+                return None
+            if self._is_implausible(claim.node, claim.incarnation, now):
+                if claim.node == self._table.own_id:
+                    self._note_misinformed(source)
+                return None
         if claim.node == self._table.own_id:
             # From any source: others may know the accuser.
             if claim.incarnation >= held.incarnation:
@@ -444,7 +518,8 @@ class StateUpdates:
         if len(self._table) >= self._config.max_members:
             self._counts["refused_full"] += 1
             return
-        if claim.incarnation >= INCARNATION_LIMIT and not is_own_word:
+        is_proven = self._proofs.signs(claim.node) or self._proofs.is_first(claim)
+        if claim.incarnation >= INCARNATION_LIMIT and not is_own_word and not is_proven:
             self._counts["refused_incarnation"] += 1
             return
         departed = self._departures.incarnation(claim.node)
@@ -455,6 +530,8 @@ class StateUpdates:
             and not (is_own_word and is_far_below(claim.incarnation, departed))
         ):
             self._refuse_departed(claim, departed, now, is_told=source is not None)
+            return
+        if not self._is_believed(claim.node, self._proofs.check_alive(claim), now):
             return
         self._departures.forget(claim.node)
         self._believe_alive(claim, now)
@@ -483,11 +560,7 @@ class StateUpdates:
             self._ceilings.begin(member.node_id, member.incarnation, now)
         if is_live(member) and (previous is None or not is_live(previous)):
             self.newcomers.append(member.node_id)
-        if previous is None or (previous.state, previous.address, previous.meta) != (
-            member.state,
-            member.address,
-            member.meta,
-        ):
+        if previous is None or _is_change(previous, member):
             self._outgoing.event(MemberChanged(member, None if previous is None else previous.state))
 
     def _spread(self, broadcast: StateClaim) -> None:
@@ -505,6 +578,13 @@ def _speaks_ours(vsn: bytes) -> bool:
     """True if the node understands the protocol that we speak, and requires no delegate protocol of us."""
     protocol_min, protocol_max, _, delegate_min, delegate_max, _ = vsn
     return 0 < protocol_min <= VSN[2] <= protocol_max and delegate_min <= VSN[5] <= delegate_max
+
+
+def _is_change(previous: Member, member: Member) -> bool:
+    """True if the application is to know: a proof alone is none of its business."""
+    if (previous.state, previous.address) != (member.state, member.address):
+        return True
+    return previous.meta != member.meta and without_proof(previous.meta) != without_proof(member.meta)
 
 
 def _is_sane(member: Member) -> bool:

@@ -36,12 +36,15 @@ from netgossip.codec.messages import (
     check_meta,
     encode,
 )
+from netgossip.codec.meta import without_proof
 from netgossip.codec.parse import parse_datagram_untrusted, parse_stream_untrusted
 from netgossip.codec.sealing import Keyring, check_label, open_datagram_untrusted
 from netgossip.config import GossipConfig
 from netgossip.deadlines import NEVER
 from netgossip.errors import SealError, WireError
+from netgossip.join.identity import Identity
 from netgossip.membership.awareness import Awareness
+from netgossip.membership.claims import ClaimProofs
 from netgossip.membership.failure_detector import FailureDetector
 from netgossip.membership.local_stall import LocalStall
 from netgossip.membership.members import MemberTable
@@ -68,6 +71,7 @@ _CLAIMS: Final = ("suspicions", "deaths_declared", "refutations", "accusations",
 _REFUSED: Final = (
     *("no_label", "other_label", "wrong_key", "not_encrypted", "malformed", "not_for_us", "unknown_accuser"),
     *("incarnation", "departed", "revoked", "version", "address", "full", "busy", "relay", "unexpected"),
+    *("claim_unsigned", "claim_forged", "claim_unchecked"),
 )
 
 COUNTERS: Final = (*_PROBING, *_STREAMS, *_CLAIMS, *(f"refused_{reason}" for reason in _REFUSED))
@@ -109,7 +113,8 @@ class Swim:
     """One node's membership. Fed with input and the time, drained for output; see types.py.
 
     `incarnation` is the highest that this node ever used (0 for a new one); it starts one above. `rng` must be
-    `random.SystemRandom` outside of tests: nonces come from it.
+    `random.SystemRandom` outside of tests: nonces come from it. `identity` proves what we say about ourselves, with a
+    meta in our envelope, and then `signers` are believed only with their proofs; None: nothing is proven or checked.
     """
 
     def __init__(
@@ -125,6 +130,8 @@ class Swim:
         rng: random.Random,
         now: float,
         new_stream_id: Callable[[], StreamId],
+        identity: Identity | None = None,
+        signers: Sequence[NodeId] = (),
         remembered: Sequence[Member] = (),
         departed: Sequence[tuple[NodeId, int]] = (),
         seeds: Sequence[Address] = (),
@@ -133,8 +140,9 @@ class Swim:
         self._keyring = keyring
         self._label = check_label(label)
         self._counts = Counter(dict.fromkeys(COUNTERS, 0))
+        self._proofs = ClaimProofs(identity, label, signers)
         own = Member(node_id, address, MemberState.ALIVE, incarnation + 1, check_meta(meta), VSN)
-        self._table = MemberTable(own)
+        self._table = MemberTable(self._proofs.signed(own))
         self._outgoing = Outgoing(
             config=config, keyring=keyring, label=label, rng=rng, live=lambda: self._table.live
         )
@@ -145,6 +153,7 @@ class Swim:
             outgoing=self._outgoing,
             awareness=self._awareness,
             counts=self._counts,
+            proofs=self._proofs,
         )
         self._unknown_sources = UnknownSources()
         self._refusals: dict[NodeId, str] = {}
@@ -221,6 +230,7 @@ class Swim:
         except WireError as error:
             self._refuse(error, source, now)
             return
+        self._state_updates.begin_input(source)
         for message in messages:
             self._handle_message(message, source, now)
         self._settle(now)
@@ -321,7 +331,7 @@ class Swim:
 
     def set_meta(self, meta: bytes, now: float) -> None:
         """Announce our new meta to all, at most 512 bytes."""
-        if check_meta(meta) != self._table.own.meta and not self._state_updates.is_leaving:
+        if check_meta(meta) != without_proof(self._table.own.meta) and not self._state_updates.is_leaving:
             self._state_updates.announce(now, meta=meta)
 
     def set_address(self, address: Address, now: float) -> None:
@@ -396,6 +406,11 @@ class Swim:
     def incarnation(self) -> int:
         """Our own incarnation. Persist the highest seen, and pass it to the next start."""
         return self._table.own.incarnation
+
+    def is_signer(self, node_id: NodeId) -> bool:
+        """True if the other is believed only with its proof where it lives, how far it has counted, and that it has
+        left."""
+        return self._proofs.signs(node_id)
 
     def rtt_s(self, node_id: NodeId) -> float | None:
         """Round trip of the last ping that a member answered directly."""

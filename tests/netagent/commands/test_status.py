@@ -168,7 +168,9 @@ def cluster_of() -> Any:
         gossip=SimpleNamespace(
             node=SimpleNamespace(
                 statistics=lambda: {"gossip_refused_label": 3, "gossip_refused_key": 0, "probes": 9},
-                membership=SimpleNamespace(lacks_datagrams=lambda host_id: False),
+                membership=SimpleNamespace(
+                    lacks_datagrams=lambda host_id: False, is_signer=lambda host_id: True
+                ),
                 records=SimpleNamespace(is_signer=lambda host_id: True),
             ),
             event_queue=SimpleNamespace(heard=HeardOutside(), held_evictions=SimpleNamespace(waiting=())),

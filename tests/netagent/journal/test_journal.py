@@ -540,3 +540,15 @@ def test_the_hosts_known_to_sign_are_bounded(reopen: Reopen, monkeypatch: pytest
         event = EntriesChanged(SCOPE, f"{number:032x}", 1, 1, 0, (), proof=b"p")
         journal.note_replica(event)
     assert len(reopen().load_signers()) == 10
+
+
+def test_who_proves_its_claims_is_known_for_good_and_bounded(
+    reopen: Reopen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statements, "MAX_CLAIM_SIGNERS", 10)
+    journal = reopen()
+    for number in range(20):
+        journal.note_claim_signer(f"{number:032x}")
+        journal.note_claim_signer(f"{number:032x}")
+    journal = reopen()
+    assert journal.load_claim_signers() == [f"{number:032x}" for number in range(10)]

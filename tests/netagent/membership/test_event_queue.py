@@ -25,6 +25,7 @@ from netagent.registry.views import AgentState
 from netgossip.join.identity import node_id_of
 from netgossip.types import (
     CLUSTER_SCOPE,
+    ClaimSignerHeard,
     EntriesChanged,
     IdentityConflict,
     IdentityContested,
@@ -38,6 +39,7 @@ from netgossip.types import (
     ResponseReceived,
     ScopeSynced,
     UnknownSourceHeard,
+    UnprovenClaimHeard,
     UnprovenLogHeard,
 )
 
@@ -201,3 +203,17 @@ def test_records_that_a_host_has_not_signed_are_named(caplog: pytest.LogCaptureF
     parts.event_queue.handle((UnprovenLogHeard(H2, third),))
     assert f"refused records in the name of host {H2[:8]} that it has not signed" in caplog.text
     assert f"from a message in the name of {third[:8]}" in caplog.text
+
+
+def test_a_claim_that_a_host_has_not_signed_is_named_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    parts = event_queue()
+    for port in (7956, 7957):
+        parts.event_queue.handle((UnprovenClaimHeard(H2, ("192.0.2.9", port)),))
+    assert caplog.text.count(f"refused a claim in the name of host {H2[:8]}") == 1
+    assert "from 192.0.2.9" in caplog.text
+
+
+def test_a_host_that_proves_its_claims_is_remembered_on_disk() -> None:
+    parts = event_queue()
+    parts.event_queue.handle((ClaimSignerHeard(H2),))
+    assert parts.journal.notes == [("note_claim_signer", H2)]
