@@ -54,17 +54,18 @@ def _host_names(store: Store) -> _Search:
 
 
 def _networks(store: Store) -> _Search:
+    # Of each name and VNI once: one member may have written thousands of networks with one name.
+    names = {one.name: network_id for network_id, one in store.networks.items() if one.holds_name}
+    vnis = {one.record.vni: network_id for network_id, one in store.networks.items() if one.holds_vni}
     for network_id, view in store.networks.items():
         yield None
         if not view.holds_name:
-            namesakes = [one for one in store.candidate_names[view.name] if one in store.networks]
-            holder = next(one for one in namesakes if store.networks[one].holds_name)
+            holder = names[view.name]
             text = f"two networks in use are named {view.name}; {network_id} shows as {view.unique_name}"
             yield Conflict(ConflictKind.NETWORK_NAME.value, network_id, holder, text)
         if not view.holds_vni:
-            rivals = [one for one in store.candidate_vnis[view.record.vni] if one in store.networks]
             text = f"network {view.unique_name} has the VXLAN id of another network and is not built; create it again"
-            yield Conflict(ConflictKind.VNI.value, network_id, min(rivals), text)
+            yield Conflict(ConflictKind.VNI.value, network_id, vnis[view.record.vni], text)
 
 
 def _subnets(store: Store) -> _Search:
@@ -106,8 +107,8 @@ def _fenced(store: Store, key: EndpointKey, view: EndpointView) -> Iterator[Conf
     label = f"endpoint {view.record.name} ({short_id(view.endpoint_id)}) of host {_host_name(store, view)}"
     contested = False
     for claim in claims_of(view.record):
-        holder = min(store.claims[claim])
-        if holder == key:
+        holder = store.holder_of(claim)
+        if holder is None or holder == key:
             continue
         contested = True
         network, what = claim

@@ -47,13 +47,16 @@ from netagent.registry import conflict_rules, network_options, service_rules
 from netagent.registry.changelog import ChangedKeys, NamePlace, ServiceKeyPlace, ServicePlace
 from netagent.registry.record_codec import RecordError, Unknown, decode_untrusted, key_of
 from netagent.registry.service_rules import RecordPlace
-from netagent.registry.store import EndpointKey, LogKey, Store, StoredRecord
+from netagent.registry.store import Claim, EndpointKey, LogKey, Store, StoredRecord
 from netagent.registry.views import EndpointView, HostView, NetworkView, ServiceAddressView, short_id
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member, MemberState, Scope
 
 K = TypeVar("K", bound=Hashable)
 M = TypeVar("M", bound=Hashable)
 V = TypeVar("V")
+
+
+_NO_CLAIMANTS: Final[Map[EndpointKey, bool]] = Map()
 
 
 def put(index: Map[K, Map[M, V]], key: K, member: M, value: V) -> Map[K, Map[M, V]]:
@@ -104,6 +107,8 @@ class StoreBuilder:
         self._names: set[str] = set()
         self._vnis: set[int] = set()
         self._endpoints: set[EndpointKey] = set()
+        self._claims: set[Claim] = set()
+        """Claims that another endpoint may keep now."""
         self._services: set[ServicePlace] = set()
         self._own_names: set[NamePlace] = set()
         self._called: set[tuple[NetworkId, str]] = set()
@@ -286,8 +291,9 @@ class StoreBuilder:
             endpoint_key = (owner, record.endpoint_id, record.network_id)
             self.s.claimed = put(self.s.claimed, record.network_id, endpoint_key, view)
             for claim in conflict_rules.claims_of(record):
-                self.s.claims = add(self.s.claims, claim, endpoint_key)
-                self._endpoints |= self.s.claims[claim]
+                self.s.claims = put(self.s.claims, claim, endpoint_key, value=True)
+                self._claims.add(claim)
+            self._endpoints.add(endpoint_key)
             return
         name, key, member, value = _place_of(owner, record)
         index = getattr(self.s, name)
@@ -302,8 +308,9 @@ class StoreBuilder:
             self._withdraw(endpoint_key, self.s.claimed[record.network_id][endpoint_key])
             self.s.claimed = drop(self.s.claimed, record.network_id, endpoint_key)
             for claim in conflict_rules.claims_of(record):
-                self._endpoints |= self.s.claims.get(claim, frozenset())
-                self.s.claims = remove(self.s.claims, claim, endpoint_key)
+                self.s.claims = drop(self.s.claims, claim, endpoint_key)
+                self._claims.add(claim)
+            self._endpoints.add(endpoint_key)
             return
         self._note(owner, record)
         name, key, member, value = _place_of(owner, record)
@@ -520,7 +527,18 @@ class StoreBuilder:
             view = dataclasses.replace(self.s.networks[one], holds_vni=one == min(group))
             self.s.networks = self.s.networks.set(one, view)
 
+    def _decide_claims(self) -> None:
+        """Decide which endpoint keeps what several claim: once for all edits, and then only the former and the new
+        holder are decided again. One member may have written thousands of endpoints with one address."""
+        for claim in self._claims:
+            old, claimants = self._before.holder_of(claim), self.s.claims.get(claim, _NO_CLAIMANTS)
+            new = min(claimants, default=None)
+            self.s.contested = assign(self.s.contested, claim, new if len(claimants) > 1 else None)
+            if new != old:
+                self._endpoints.update(filter(None, (old, new)))
+
     def _decide_endpoints(self) -> None:
+        self._decide_claims()
         found: dict[EndpointKey, EndpointView] = {}
         for key in self._endpoints:
             view = self.s.claimed.get(key[2], Map()).get(key)
@@ -531,7 +549,7 @@ class StoreBuilder:
             network = self.s.candidates.get(view.network_id)
             inside = network is None or conflict_rules.lies_inside(view.record, network.record)
             if inside and all(
-                key == min(self.s.claims[claim]) for claim in conflict_rules.claims_of(view.record)
+                key == self.s.holder_of(claim) for claim in conflict_rules.claims_of(view.record)
             ):
                 self._place(view)
             else:

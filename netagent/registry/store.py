@@ -104,7 +104,10 @@ class Store:
 
     claimed: Map[NetworkId, Map[EndpointKey, EndpointView]] = field(default_factory=Map)
     """All endpoints by network, before addresses are decided."""
-    claims: Map[Claim, frozenset[EndpointKey]] = field(default_factory=Map)
+    claims: Map[Claim, Map[EndpointKey, bool]] = field(default_factory=Map)
+    """What endpoints claim -> those that do. One member may have written thousands of endpoints with one address."""
+    contested: Map[Claim, EndpointKey] = field(default_factory=Map)
+    """Of claims that several endpoints make: the one that keeps it."""
     endpoints: Map[EndpointId, EndpointView] = field(default_factory=Map)
     fenced: Map[EndpointKey, EndpointView] = field(default_factory=Map)
     by_network: Map[NetworkId, Map[EndpointId, EndpointView]] = field(default_factory=Map)
@@ -163,6 +166,11 @@ class Store:
     )
     published_services: Map[NetworkId, Map[RecordPlace, PublishedServiceRecord]] = field(default_factory=Map)
     """Ports of hosts that lead to services."""
+
+    def holder_of(self, claim: Claim) -> EndpointKey | None:
+        """Return the endpoint that keeps what others may claim as well (conflict_rules); None if no one claims it."""
+        holder = self.contested.get(claim)
+        return holder if holder is not None else next(iter(self.claims.get(claim, ())), None)
 
     def is_used(self, network: NetworkView) -> bool:
         """True as the rules define it: the network's creator takes part in it, or has granted space of it, or is gone

@@ -348,7 +348,7 @@ class RegistryView:
         """The endpoint with the address (in its short form). Without `network_id`, in the smallest network id that
         has it."""
         for one in (network_id,) if network_id is not None else sorted(self.store.by_network):
-            holder = min(self.store.claims.get((one, address), frozenset()), default=None)
+            holder = self.store.holder_of((one, address))
             view = self.endpoints.get(holder[1]) if holder is not None else None
             if holder is not None and view is not None and view.owner == holder[0]:
                 return view
