@@ -43,8 +43,9 @@ from netagent.registry.state_store import Snapshot
 from netagent.registry.view import NetworkView, RegistryView
 from netgossip.slices import Slices
 
-# If two claim one entry, the higher rank wins, then the higher id.
-_REMOTE, _HOST, _LOCAL, _PROBE = range(4)
+# If two claim one entry, the higher rank wins, then the higher identifier. Endpoints win over hosts: the registry
+# lets no two endpoints have one address, but a member can name any address, and any MAC, as its own in a network.
+_HOST, _REMOTE, _LOCAL, _PROBE = range(4)
 
 _ENTRIES_PER_SLICE: Final = 256
 
@@ -159,7 +160,9 @@ class DesiredStateBuilder:
         peers = {peer.host_id: peer for peer in probe.peers}
         for host_id in self._peers.keys() | peers.keys():
             peer = peers.get(host_id)
-            self._entry_owners.put((_PROBE, host_id, ""), {} if peer is None else peer_entries(probe, peer))
+            self._entry_owners.put(
+                (_PROBE, _rank_of(host_id), ""), {} if peer is None else peer_entries(probe, peer)
+            )
         self._peers = peers
         self._probe = probe_state(
             probe,
@@ -203,7 +206,7 @@ class DesiredStateBuilder:
         for host_id in built.by_owner:
             self._entry_owners.put(built.claimant(_REMOTE, host_id), {})
         for host_id in built.hosts:
-            self._entry_owners.put(built.claimant(_HOST, host_id), {})
+            self._entry_owners.put(built.claimant(_HOST, _rank_of(host_id)), {})
         for endpoint_id in built.locals:
             self._entry_owners.put(built.claimant(_LOCAL, endpoint_id), {})
         del self._built[built.bare.network_id]
@@ -261,7 +264,7 @@ class DesiredStateBuilder:
             addresses = addresses_inside(built.network, own)
             entries = remote_entries(built.bare, own.mac, addresses, underlay_address)
             entries |= flood_entries(built.bare, underlay_address)
-        self._entry_owners.put(built.claimant(_HOST, host_id), entries)
+        self._entry_owners.put(built.claimant(_HOST, _rank_of(host_id)), entries)
         built.hosts |= {host_id}
 
     # -- the outcome -------------------------------------------------------------------------------------------
@@ -284,6 +287,11 @@ class DesiredStateBuilder:
             self._state = self._state.with_entries(piece)
             yield
         return touched
+
+
+def _rank_of(host_id: HostId) -> str:
+    """Return an identifier by which the smaller of two host ids wins, as of two endpoints with one address."""
+    return f"{(1 << 128) - 1 - int(host_id, 16):032x}"
 
 
 def _touched_since(

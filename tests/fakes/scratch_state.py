@@ -84,7 +84,7 @@ def desired_state(
     state = replace(
         state, devices={**state.devices, **host.devices}, addresses=state.addresses | host.addresses
     )
-    for peer in probe.peers:
+    for peer in sorted(probe.peers, key=lambda one: one.host_id, reverse=True):
         state = state.with_entries(peer_entries(probe, peer))
     return state
 
@@ -98,15 +98,16 @@ def network_inputs(
     found: list[InhabitedNetwork] = []
     for network in here:
         endpoints = sorted(view.endpoints_in(network.network_id).items())
+        # The later one wins: endpoints over hosts, and of two hosts the smaller id.
         remotes = [
+            RemoteEndpoint(EndpointId(host_id), own.mac, addresses_inside(network, own), to)
+            for host_id, own in sorted(view.host_addresses(network.network_id).items(), reverse=True)
+            if (to := underlay_towards(view, host_id, underlay)) is not None
+        ]
+        remotes += [
             RemoteEndpoint(endpoint.endpoint_id, endpoint.record.mac, endpoint.record.addresses, to)
             for _, endpoint in endpoints
             if (to := underlay_towards(view, endpoint.owner, underlay)) is not None
-        ]
-        remotes += [
-            RemoteEndpoint(EndpointId(host_id), own.mac, addresses_inside(network, own), to)
-            for host_id, own in sorted(view.host_addresses(network.network_id).items())
-            if (to := underlay_towards(view, host_id, underlay)) is not None
         ]
         bare = bare_network(view, network)
         found.append(

@@ -22,6 +22,7 @@ from netagent.model.ids import HostId
 from netagent.model.records import (
     AttachmentRecord,
     ForgetRecord,
+    HostAddressRecord,
     HostRecord,
     NetworkOptionsRecord,
     NetworkRecord,
@@ -171,3 +172,43 @@ def test_of_thousands_of_endpoints_with_one_address_a_change_concerns_two() -> N
         assert touched is not None
         assert len(touched.endpoints) == concerned
         assert len(later.fenced) == len(crowd) - 2
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        HostAddressRecord(N1, 7, endpoint(2).mac),
+        HostAddressRecord(N1, 130, "06:00:00:00:00:99"),
+        HostAddressRecord(N1, 6, "06:00:00:00:00:99"),
+        HostAddressRecord(N1, 7, "06:00:00:00:00:02"),
+        host("h3", underlay="192.0.2.3", probe_address="fd00::2", probe_mac="02:00:00:00:00:33"),
+        host("h3", underlay="192.0.2.3", probe_address="fd00::33", probe_mac="02:00:00:00:00:22"),
+    ],
+    ids=[
+        "mac of an endpoint",
+        "address of an endpoint",
+        "address of a host",
+        "mac of a host",
+        "probe",
+        "probe mac",
+    ],
+)
+def test_no_host_takes_what_others_have_by_an_address_of_its_own(record: Record) -> None:
+    """Packets for another host's container went to the host that named the container's address, or its MAC, as its
+    own address in the network."""
+    start = view_of(
+        (H2, host("h2", underlay="192.0.2.2", probe_address="fd00::2", probe_mac="02:00:00:00:00:22")),
+        (H2, HostAddressRecord(N1, 6, "06:00:00:00:00:02")),
+        start=GOOD,
+    )
+    before, after = (
+        everything(one, GOOD).kernel
+        for one in (start, view_of((LIAR, AttachmentRecord(N1)), (LIAR, record), start=start))
+    )
+    assert before.neighbours
+    for table in ("neighbours", "selves", "masters"):
+        was, now = dict(getattr(before, table)), dict(getattr(after, table))
+        mine = {key for key in was if was[key] == "192.0.2.3" or "fd00::3" in key}
+        assert {key: now.get(key) for key in was.keys() - mine} == {
+            key: was[key] for key in was.keys() - mine
+        }
