@@ -214,7 +214,7 @@ class RingKeeper:
         self._remove_retired(retire)
 
     def _install(self, held: HeldKey) -> None:
-        for added in self.store.add(NumberedKey(self._opened.pop(held), held.number)):
+        for added in self.store.add(NumberedKey(self._opened[held], held.number)):
             logger.info("accepting the new ring key %s", short_id(added))
 
     def _make(self, picture: KeyPicture) -> KeyId:

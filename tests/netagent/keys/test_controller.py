@@ -1,0 +1,140 @@
+"""Hosts change their ring by their records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import trio
+from fakes.agent_host import AgentHost, Fabric
+from fakes.virtual import virtual
+
+from netagent.errors import FailedError, RefusedError
+from netagent.keys.controller import RETIRE_S, RingKeeper
+from netagent.keys.ring_store import RingStore
+from netagent.model.ids import HostId, KeyId
+from netagent.registry.view import RegistryView
+from netagent.state_dir import ClusterKeys
+from netgossip.join.identity import Identity
+
+EVERY_S = 600.0
+
+
+class OwnIdentity(Identity):
+    """Has the id that the fake host has."""
+
+    def __init__(self, host_id: HostId) -> None:
+        super().__init__(bytes.fromhex(host_id) * 2)
+        self.node_id = host_id
+
+
+class Ringed:
+    """A host and its ring."""
+
+    def __init__(self, host: AgentHost) -> None:
+        self.host = host
+        self.disk = host.keys
+        self.is_full = False
+        self.every_s = 0.0
+        self.compromised: frozenset[KeyId] = frozenset()
+        self.store = RingStore(self.disk, self.save, lambda: 1_700_000_000 + trio.current_time())
+        self.keeper = RingKeeper(
+            live=host.live,
+            publisher=host.publisher,
+            store=self.store,
+            identity=OwnIdentity(host.host_id),
+            is_signer=lambda _host: True,
+            record_address=lambda _host: None,
+            rotate_every_s=lambda: self.every_s,
+            compromised=self._compromised,
+        )
+
+    def _compromised(self, _view: RegistryView) -> frozenset[KeyId]:
+        return self.compromised
+
+    def save(self, keys: ClusterKeys) -> None:
+        if self.is_full:
+            raise FailedError("no space", thing="keyring", hint="free some")
+        self.disk = keys
+
+
+async def ringed(nursery: trio.Nursery, size: int = 3) -> tuple[Fabric, list[Ringed]]:
+    fabric = Fabric(nursery, size)
+    await fabric.tell_hosts()
+    hosts = [Ringed(one) for one in fabric.hosts]
+    for one in hosts:
+        nursery.start_soon(one.keeper.run)
+    await trio.sleep(5)
+    return fabric, hosts
+
+
+async def until(holds: Callable[[], bool], within_s: float = 20.0) -> None:
+    with trio.fail_after(within_s):
+        while not holds():
+            await trio.sleep(0.1)
+
+
+def use(hosts: list[Ringed], key_id: KeyId) -> bool:
+    return all(one.store.ring[0].key_id == key_id for one in hosts)
+
+
+@virtual
+async def test_all_hosts_take_a_new_key_and_drop_the_old_one() -> None:
+    async with trio.open_nursery() as nursery:
+        _, hosts = await ringed(nursery)
+        made = await hosts[2].keeper.rotate()
+        with pytest.raises(RefusedError, match="not in use on all hosts yet"):
+            await hosts[2].keeper.rotate()
+        await until(partial(use, hosts, made))
+        assert all(len(one.store.keyring.keys) == 2 for one in hosts)
+        await until(lambda: all(len(one.store.keyring.keys) == 1 for one in hosts), 2 * RETIRE_S)
+        assert len({one.disk.keys for one in hosts}) == 1
+        assert not any(len(one.host.live.view.store.key_records[one.host.host_id]) > 1 for one in hosts), (
+            "sealed keys are withdrawn"
+        )
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_the_smallest_host_changes_the_key_when_it_is_old() -> None:
+    async with trio.open_nursery() as nursery:
+        _, hosts = await ringed(nursery)
+        for one in hosts:
+            one.every_s = EVERY_S
+        first = hosts[0].store.ring[0].key_id
+        await trio.sleep(EVERY_S - 60)
+        assert use(hosts, first)
+        await until(lambda: not use(hosts, first), 120)
+        await until(lambda: len({one.store.ring[0].key_id for one in hosts}) == 1)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_host_that_cannot_write_a_key_does_not_say_that_it_has_it() -> None:
+    async with trio.open_nursery() as nursery:
+        _, hosts = await ringed(nursery)
+        first = hosts[0].store.ring[0].key_id
+        hosts[1].is_full = True
+        made = await hosts[0].keeper.rotate()
+        await trio.sleep(60)
+        assert use(hosts, first)
+        assert len(hosts[1].store.keyring.keys) == 1
+        hosts[1].is_full = False
+        await until(partial(use, hosts, made))
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_compromised_key_goes_without_waiting_for_hosts_that_are_away() -> None:
+    async with trio.open_nursery() as nursery:
+        fabric, hosts = await ringed(nursery)
+        old = hosts[0].store.ring[0].key_id
+        fabric.cut(fabric.hosts[:2], fabric.hosts[2:])
+        for one in hosts[:2]:
+            one.compromised = frozenset({old})
+        await until(
+            lambda: not any(old == key.key_id for one in hosts[:2] for key in one.store.ring), 2 * RETIRE_S
+        )
+        assert hosts[2].store.ring[0].key_id == old
+        nursery.cancel_scope.cancel()
