@@ -55,6 +55,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.datapath.sockets.layout", "netagent.external.view", "netagent.registry", "netgossip.deadlines",
     },
     "netagent.firewall": {"netagent.datapath.host.conntrack", "netagent.datapath.netlink.nftables"},
+    "netagent.tunnel": {"netagent.datapath.netlink", "netagent.datapath.state"},
     "netagent.flows": {"netagent.datapath.flows", "netagent.endpoints.find", "netagent.registry"},
     "netagent.feeds": set(),
     "netagent.probes": {"netgossip.deadlines"},
@@ -250,7 +251,7 @@ KNOWS = {
         "netagent.registry.local_rows", "netagent.registry.store", "netagent.registry.view", "netagent.resolver.zone",
     },
     "cryptography": {
-        "netagent.http.certificate", "netagent.keys.sealing",
+        "netagent.http.certificate", "netagent.keys.sealing", "netagent.tunnel.keys",
         "netgossip.codec.sealing", "netgossip.join.admission", "netgossip.join.identity",
         "netgossip.join.readmission",
         "netgossip.records.frames",

@@ -181,6 +181,8 @@ PERFORMS = {
     "netagent.datapath.netlink.nftables",
     "netagent.datapath.endpoint.dns_redirect",
     "netagent.datapath.host.underlay",
+    "netagent.tunnel.device",
+    "netagent.tunnel.wireguard_go",
     "netagent.datapath.host.underlay_watch",
     "netagent.firewall.driver",
     "netagent.firewall.source_nat",

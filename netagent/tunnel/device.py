@@ -1,0 +1,342 @@
+"""The tunnel's device: created or adopted, kept with its process, and given its peers.
+
+Callers say what they want by `ensure` and `set_peers`, at any time and in any order; `run` keeps it, also when
+wireguard-go dies. Cancelling `run` (the agent stops) leaves device and process alone, and the next agent adopts both
+without interrupting a session. Only `remove` takes them away.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_interface
+from typing import Final, Literal, TypeAlias
+
+import trio
+
+from netagent.datapath.netlink.link import (
+    LinkMessage,
+    address_dump,
+    decode_address,
+    decode_link,
+    delete_address,
+    delete_link,
+    link_named,
+    mark_link,
+    set_address,
+    set_link,
+)
+from netagent.datapath.netlink.route_socket import Netlink
+from netagent.datapath.state import is_ours
+from netagent.errors import FailedError, RefusedError
+from netagent.events.channel import event
+from netagent.events.kinds import EventKind
+from netagent.log import Limited
+from netagent.model.ids import ClusterId
+from netagent.tunnel import wireguard_go
+from netagent.tunnel.peer import DeviceReading, PeerState, ReadPeer, TunnelPeer, peer_changes
+from netagent.tunnel.uapi import GET, UapiError, check_done_untrusted, encode_set, parse_state_untrusted
+from netagent.tunnel.wireguard_go import WireguardGoProcess
+
+TUNNEL_NAME: Final = "nx-tunnel"
+"""The device's name. Its beginning is that of our VXLAN devices, which other programs are told to leave alone."""
+
+Backend: TypeAlias = Literal["kernel", "wireguard-go"]
+
+_TUN_KIND: Final = "tun"
+_LOOK_S: Final = 10.0
+"""How often the process is asked for its state: one that hangs is replaced, and peers' endpoints are known when one
+dies."""
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 10.0
+_STEADY_S: Final = 30.0
+"""A process that ran this long had no trouble starting: the next one is started without a pause."""
+
+_log = logging.getLogger(__name__)
+_limited = Limited(_log)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    private_key: bytes = field(repr=False)
+    port: int
+    addresses: tuple[str, ...]
+    mtu_bytes: int
+
+
+def tunnel_alias(cluster_id: ClusterId) -> str:
+    """The mark on the device."""
+    return f"netagent tunnel cluster {cluster_id}"
+
+
+class TunnelDevice:
+    """One WireGuard device in the namespace of `netlink`, which is also the calling thread's."""
+
+    def __init__(self, netlink: Netlink, cluster_id: ClusterId, *, name: str = TUNNEL_NAME) -> None:
+        self._netlink = netlink
+        self._alias = tunnel_alias(cluster_id)
+        self.name = name
+        self._wanted: _Wanted | None = None
+        self._peers: Mapping[bytes, TunnelPeer] | None = None
+        """None: not said yet, so that an adopted device keeps those it has."""
+        self._seen: Mapping[bytes, ReadPeer] = {}
+        """As last read: a new process is told where peers were heard last."""
+        self._process: WireguardGoProcess | None = None
+        self._lock = trio.Lock()
+        self._news = trio.Event()
+        self.starts = 0
+        """Processes started by this agent."""
+        self.trouble = ""
+        """Why there is no device that works; empty: there is one, or none is wanted."""
+
+    @property
+    def backend(self) -> Backend | None:
+        """What encrypts; None: nothing yet."""
+        return None if self._process is None else "wireguard-go"
+
+    @property
+    def process_id(self) -> int | None:
+        """Of wireguard-go; None while there is none."""
+        return self._process.process_id if self._process is not None else None
+
+    # --- what callers want --------------------------------------------------------------------------------------
+
+    async def ensure(self, private_key: bytes, port: int, addresses: Sequence[str], mtu_bytes: int) -> None:
+        """Have a device with this key, UDP port, addresses ("address/prefix length") and MTU, up.
+
+        An existing one of ours is adopted; what it has already is not touched. Raises RefusedError if another
+        program's device has the name, FailedError if nothing here can encrypt or it fails; `run` goes on trying.
+        """
+        texts = tuple(ip_interface(one).with_prefixlen for one in addresses)
+        self._wanted = _Wanted(private_key=private_key, port=port, addresses=texts, mtu_bytes=mtu_bytes)
+        try:
+            async with self._lock:
+                await self._bring_up(self._wanted)
+        finally:
+            self._announce()
+
+    async def set_peers(self, peers: Mapping[bytes, TunnelPeer], *, repoint: Collection[bytes] = ()) -> None:
+        """Have exactly these peers, by public key; those that stay the same are not touched.
+
+        A peer's endpoint is set when it is new, when `peers` names another one than at the last call, or when
+        `repoint` has the peer; otherwise the place it was last heard from stays. While there is no device, the peers
+        are noted for the next one. FailedError.
+        """
+        before, self._peers = self._peers or {}, dict(peers)
+        async with self._lock:
+            if self._process is not None:
+                await self._apply_peers(before, repoint)
+
+    async def states(self) -> Mapping[bytes, PeerState]:
+        """Return what the device knows of its peers, by public key; nothing while there is no device. FailedError."""
+        async with self._lock:
+            if self._process is None:
+                return {}
+            reading = await self._read()
+        now_s = time.time()
+        return {key: peer.state(now_s) for key, peer in reading.peers.items()}
+
+    async def remove(self) -> None:
+        """Take process and device away, also those of a former agent. FailedError."""
+        self._wanted, self._peers, self._seen = None, None, {}
+        async with self._lock:
+            try:
+                await self._take_away()
+            except OSError as error:
+                raise FailedError(f"{self.name} cannot be removed: {error}", thing=self.name) from error
+        self.trouble = ""
+
+    # --- keeping it ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep what `ensure` and `set_peers` have asked for, until cancelled; device and process live on."""
+        pause_s = 0.0
+        try:
+            while True:
+                began = trio.current_time()
+                await self._watch()
+                if trio.current_time() - began > _STEADY_S:
+                    pause_s = 0.0
+                await trio.sleep(pause_s)
+                pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+                await self._restore()
+        finally:
+            if self._process is not None:
+                self._process.close()
+                self._process = None
+
+    async def _watch(self) -> None:
+        """Return when something is wanted and no process does it."""
+        while True:
+            process, self._news = self._process, trio.Event()
+            if process is None:
+                if self._wanted is not None:
+                    return
+                await self._news.wait()
+                continue
+            with trio.move_on_after(_LOOK_S):
+                await process.ended()
+                await self._lose(process)
+                continue
+            await self._look(process)
+
+    async def _look(self, process: WireguardGoProcess) -> None:
+        async with self._lock:
+            if self._process is not process:
+                return
+            try:
+                await self._read()
+            except FailedError as error:
+                _log.warning(
+                    "%s; killing process %d", error, process.process_id, extra=event(EventKind.REPAIR)
+                )
+                process.kill()
+
+    async def _lose(self, process: WireguardGoProcess) -> None:
+        async with self._lock:
+            if self._process is not process:  # `remove` has ended it
+                return
+            self._process = None
+            process.close()
+        self._note(f"wireguard-go, process {process.process_id}, has ended")
+
+    async def _restore(self) -> None:
+        async with self._lock:
+            wanted = self._wanted  # inside the lock: `remove` may have come first
+            if wanted is None or self._process is not None:
+                return
+            try:
+                await self._bring_up(wanted)
+            except (FailedError, RefusedError) as error:
+                self._note(str(error))
+
+    def _note(self, trouble: str) -> None:
+        self.trouble = trouble
+        _limited.warning(trouble, f"tunnel: {trouble}", event(EventKind.REPAIR, self.name))
+
+    def _announce(self) -> None:
+        self._news.set()
+
+    # --- the device ---------------------------------------------------------------------------------------------
+
+    async def _bring_up(self, wanted: _Wanted) -> None:
+        try:
+            link = await self._ensure_link(wanted)
+            if self._process is None:
+                self._process = await self._ensure_process()
+            reading = await self._read()
+            key = wanted.private_key if reading.private_key != wanted.private_key else None
+            port = wanted.port if reading.port != wanted.port else None
+            if key is not None or port is not None:
+                await self._set(encode_set(private_key=key, port=port))
+            await self._ensure_addresses(link, wanted)
+            await self._apply_peers(self._peers or {}, ())
+        except OSError as error:
+            raise FailedError(
+                f"the encrypted tunnel's device {self.name} cannot be set up: {error}", thing=self.name
+            ) from error
+        self.trouble = ""
+
+    async def _ensure_link(self, wanted: _Wanted) -> LinkMessage:
+        link = await self._find_link()
+        if link is None:
+            if wireguard_go.find_program() is None:
+                raise FailedError(
+                    "this host cannot encrypt: its kernel has no WireGuard, and wireguard-go is not installed",
+                    code="no-wireguard",
+                    thing=self.name,
+                    hint="install it with: apt install wireguard-go",
+                )
+            await trio.to_thread.run_sync(wireguard_go.create_tun, self.name)
+            link = await self._find_link()
+            if link is None:
+                raise OSError(f"{self.name} has gone")
+            # An agent that is killed just before leaves a device without a mark, which no later one would take.
+            await self._netlink.execute_one(mark_link(link.index, self._alias, wanted.mtu_bytes))
+        elif not is_ours(link.alias) or link.kind != _TUN_KIND:
+            raise RefusedError(
+                f"the name {self.name} belongs to another program's device",
+                code="tunnel-name-taken",
+                thing=self.name,
+                hint=f"rename or remove it: ip link delete {self.name}",
+            )
+        elif link.alias != self._alias:
+            await self._netlink.execute_one(mark_link(link.index, self._alias, wanted.mtu_bytes))
+        return link
+
+    async def _ensure_process(self) -> WireguardGoProcess:
+        process = await wireguard_go.find_process(self.name)
+        if process is None:
+            self.starts += 1
+            process = await wireguard_go.start_process(self.name)
+        return process
+
+    async def _ensure_addresses(self, link: LinkMessage, wanted: _Wanted) -> None:
+        # After the start of the process, which sets 1,420 bytes whatever the device had.
+        requests = [set_link(self.name, mtu_bytes=wanted.mtu_bytes, up=True)]
+        has = {
+            cidr
+            for index, cidr in map(
+                decode_address, [one.body for one in await self._netlink.dump(address_dump())]
+            )
+            if index == link.index
+        }
+        requests += [delete_address(link.index, one) for one in sorted(has - set(wanted.addresses))]
+        requests += [set_address(link.index, one) for one in wanted.addresses if one not in has]
+        for error in await self._netlink.execute(requests):
+            if error is not None:
+                raise error
+
+    async def _find_link(self) -> LinkMessage | None:
+        message = await self._netlink.find(link_named(self.name))
+        return None if message is None else decode_link(message.body)
+
+    async def _take_away(self) -> None:
+        process = self._process or await wireguard_go.find_process(self.name)
+        self._process = None
+        if process is not None:
+            await process.end()
+            process.close()
+        wireguard_go.remove_socket(self.name)
+        link = await self._find_link()
+        if link is not None and is_ours(link.alias):
+            await self._netlink.execute_one(delete_link(self.name))
+
+    # --- the process --------------------------------------------------------------------------------------------
+
+    async def _apply_peers(self, before: Mapping[bytes, TunnelPeer], repoint: Collection[bytes]) -> None:
+        if self._peers is None:
+            return
+        reading = await self._read_without_note()
+        wanted = {key: self._placed(peer, reading) for key, peer in self._peers.items()}
+        changes = peer_changes(reading.peers, wanted, before, repoint=repoint, now_s=time.time())
+        if changes:
+            await self._set(encode_set(changes=changes))
+            await self._read()
+
+    def _placed(self, peer: TunnelPeer, reading: DeviceReading) -> TunnelPeer:
+        """Return the peer with the place it was last heard from, if the process is new and knows none."""
+        last = self._seen.get(peer.public_key)
+        if peer.public_key in reading.peers or last is None or not last.handshake_at_s:
+            return peer
+        return replace(peer, endpoint=last.peer.endpoint or peer.endpoint)
+
+    async def _read(self) -> DeviceReading:
+        reading = await self._read_without_note()
+        if reading.peers:
+            self._seen = reading.peers
+        return reading
+
+    async def _read_without_note(self) -> DeviceReading:
+        try:
+            return parse_state_untrusted(await wireguard_go.ask(self.name, GET))
+        except (OSError, UapiError) as error:
+            raise FailedError(f"wireguard-go does not answer: {error}", thing=self.name) from error
+
+    async def _set(self, request: bytes) -> None:
+        try:
+            check_done_untrusted(await wireguard_go.ask(self.name, request))
+        except (OSError, UapiError) as error:
+            raise FailedError(f"wireguard-go does not take its settings: {error}", thing=self.name) from error

@@ -1,0 +1,350 @@
+"""The encrypted tunnel between two and three hosts, through real wireguard-go."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.namespaces import Namespace, NamespaceFactory, throwaway_namespaces
+
+from netagent.tunnel.keys import preshared_key, private_key_from, public_key_of
+
+pytestmark = pytest.mark.kernel
+
+HOST_PROGRAM = Path(__file__).with_name("tunnel_host.py")
+PORT = 7959
+MTU_BYTES = 1420
+
+SERVER = """
+import socket, sys
+listener = socket.create_server(("::", 9000), family=socket.AF_INET6)
+print("listens", flush=True)
+connection, _ = listener.accept()
+count = 0
+while part := connection.recv(1 << 16):
+    count += len(part)
+print(count, flush=True)
+"""
+
+CLIENT = """
+import socket, sys, time
+connection = socket.create_connection((sys.argv[1], 9000), timeout=30)
+part, count = bytes(1 << 16), 0
+end = time.monotonic() + float(sys.argv[2])
+print("connected", flush=True)
+while time.monotonic() < end:
+    connection.sendall(part)
+    count += len(part)
+connection.shutdown(socket.SHUT_WR)
+print(count, flush=True)
+"""
+
+
+@dataclass
+class Host:
+    """A namespace with a tunnel's agent in it, which can be restarted."""
+
+    number: int
+    namespace: Namespace
+    sockets: Path
+    private_key: bytes = field(default_factory=lambda: private_key_from(secrets.token_bytes(32)))
+    agent: subprocess.Popen[str] | None = None
+
+    @property
+    def public_key(self) -> bytes:
+        return public_key_of(self.private_key)
+
+    @property
+    def address(self) -> str:
+        return f"fd77::{self.number}"
+
+    def start(self) -> None:
+        words = [
+            "ip",
+            "netns",
+            "exec",
+            self.namespace.name,
+            sys.executable,
+            str(HOST_PROGRAM),
+            str(self.sockets),
+        ]
+        self.agent = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def stop(self) -> None:
+        if self.agent is not None:
+            assert self.agent.stdin is not None
+            self.agent.stdin.close()
+            self.agent.wait(timeout=10)
+            assert self.agent.stdout is not None
+            self.agent.stdout.close()
+            self.agent = None
+
+    def ask(self, command: str, **said: Any) -> Any:
+        assert self.agent is not None
+        assert self.agent.stdin is not None
+        assert self.agent.stdout is not None
+        self.agent.stdin.write(json.dumps([command, said]) + "\n")
+        self.agent.stdin.flush()
+        answer = json.loads(self.agent.stdout.readline())
+        assert "done" in answer, answer
+        return answer["done"]
+
+    def ensure(self) -> None:
+        key, addresses = self.private_key.hex(), [f"{self.address}/64"]
+        self.ask("ensure", private_key=key, port=PORT, addresses=addresses, mtu_bytes=MTU_BYTES)
+
+    def set_peers(self, *others: Host, ring: bytes = b"ring") -> None:
+        self.ask("peers", peers=[self.peer(other, ring) for other in others])
+
+    def peer(self, other: Host, ring: bytes) -> dict[str, Any]:
+        shared = preshared_key(ring, self.public_key, other.public_key, 1)
+        return {
+            "public_key": other.public_key.hex(),
+            "preshared_key": shared.hex(),
+            "endpoint": [f"192.0.2.{other.number}", PORT],
+            "allowed": [f"{other.address}/128"],
+        }
+
+    @property
+    def process_id(self) -> int | None:
+        found: int | None = self.ask("process")["id"]
+        return found
+
+    def reaches(self, other: Host, seconds: int = 2) -> bool:
+        return self.namespace.try_run(f"ping -6 -c 1 -W {seconds} {other.address}").returncode == 0
+
+    @contextmanager
+    def stream_to(self, other: Host, seconds: float) -> Iterator[Callable[[], int]]:
+        """A TCP stream. The yielded function waits for its end, and returns the bytes that came: all that were
+        sent."""
+        with (
+            other.namespace.running(SERVER) as server,
+            _line(server, "listens"),
+            self.namespace.running(CLIENT, other.address, str(seconds)) as client,
+            _line(client, "connected"),
+        ):
+
+            def finish() -> int:
+                assert client.stdout is not None
+                assert server.stdout is not None
+                sent = client.stdout.readline()
+                received = server.stdout.readline()
+                assert sent
+                assert sent == received
+                return int(sent)
+
+            yield finish
+
+
+@contextmanager
+def _line(program: subprocess.Popen[str], wanted: str) -> Iterator[None]:
+    assert program.stdout is not None
+    assert program.stdout.readline().strip() == wanted
+    yield
+
+
+def await_that(condition: Callable[[], bool], seconds: float = 10.0) -> float:
+    """Wait for the condition; return how long it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def wireguard_processes(namespace: Namespace) -> list[int]:
+    found = []
+    for process_id in namespace_processes(namespace):
+        with suppress(OSError):
+            if Path(f"/proc/{process_id}/comm").read_text().strip() == "wireguard-go":
+                found.append(process_id)
+    return found
+
+
+def namespace_processes(namespace: Namespace) -> list[int]:
+    words = ["ip", "netns", "pids", namespace.name]
+    return [
+        int(one) for one in subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    ]
+
+
+@pytest.fixture
+def make_hosts(tmp_path: Path) -> Iterator[Callable[[int], list[Host]]]:
+    with throwaway_namespaces() as make, ExitStack() as cleanup:
+
+        def hosts(count: int) -> list[Host]:
+            made = [one_host(make, number, tmp_path, cleanup) for number in range(1, count + 1)]
+            join(make("fabric"), made)
+            for host in made:
+                host.ensure()
+            return made
+
+        yield hosts
+
+
+def one_host(make: NamespaceFactory, number: int, folder: Path, cleanup: ExitStack) -> Host:
+    sockets = folder / f"host{number}"
+    sockets.mkdir()
+    host = Host(number, make(f"host{number}"), sockets)
+    host.namespace.run("ip link set lo up")
+    cleanup.callback(host.stop)
+    host.start()
+    return host
+
+
+def join(fabric: Namespace, hosts: list[Host]) -> None:
+    fabric.run("ip link add fabric type bridge")
+    fabric.run("ip link set fabric up")
+    for host in hosts:
+        fabric.run(f"ip link add port{host.number} type veth peer name wire netns {host.namespace.name}")
+        fabric.run(f"ip link set port{host.number} master fabric up")
+        host.namespace.run(f"ip addr add 192.0.2.{host.number}/24 dev wire")
+        host.namespace.run("ip link set wire up")
+
+
+def test_two_hosts_reach_each_other_and_only_with_the_same_keys(
+    make_hosts: Callable[[int], list[Host]],
+) -> None:
+    first, second = make_hosts(2)
+    first.set_peers(second)
+    second.set_peers(first)
+    assert first.ask("process")["backend"] == "wireguard-go"
+    await_that(lambda: first.reaches(second))
+    with first.stream_to(second, 0.5) as finish:
+        assert finish() > 1 << 20
+    (state,) = first.ask("states").values()
+    endpoint, handshake_s_ago, received_bytes, sent_bytes = state
+    assert endpoint == ["192.0.2.2", PORT]
+    assert 0 <= handshake_s_ago < 60
+    assert received_bytes > 0
+    assert sent_bytes > 1 << 20
+
+    # Another preshared key: sessions that stand go on, so the device is made anew.
+    second.ask("remove")
+    second.ensure()
+    second.set_peers(first, ring=b"another")
+    assert not first.reaches(second, 2)
+    assert not second.reaches(first, 2)
+    second.set_peers(first)
+    await_that(lambda: second.reaches(first), 20)
+
+    # Another private key.
+    second.private_key = private_key_from(secrets.token_bytes(32))
+    second.ensure()
+    assert not first.reaches(second, 2)
+    assert not second.reaches(first, 2)
+
+
+def test_a_killed_process_is_replaced_within_a_second_and_a_stream_goes_on(
+    make_hosts: Callable[[int], list[Host]],
+) -> None:
+    first, second = make_hosts(2)
+    first.set_peers(second)
+    second.set_peers(first)
+    await_that(lambda: first.reaches(second))
+    with first.stream_to(second, 4.0) as finish:
+        before = first.process_id
+        assert before is not None
+        os.kill(before, signal.SIGKILL)
+        took_s = await_that(lambda: first.process_id not in {None, before})
+        assert took_s < 1.0
+        after = first.process_id
+        assert wireguard_processes(first.namespace) == [after]
+        # While there is no process, the device keeps its addresses and routes, so nothing goes another way.
+        assert "nx-tunnel" in first.namespace.run(f"ip -6 route get {second.address}")
+        second_before = second.process_id
+        assert second_before is not None
+        os.kill(second_before, signal.SIGKILL)
+        assert finish() > 1 << 20
+    assert second.process_id not in {None, second_before}
+
+
+def test_the_next_agent_adopts_the_process_and_interrupts_nothing(
+    make_hosts: Callable[[int], list[Host]],
+) -> None:
+    first, second = make_hosts(2)
+    first.set_peers(second)
+    second.set_peers(first)
+    await_that(lambda: first.reaches(second))
+    before = first.process_id
+    handshake_s = next(iter(first.ask("states").values()))[1]
+    with first.stream_to(second, 3.0) as finish:
+        first.stop()
+        assert first.reaches(second)
+        first.start()
+        first.ensure()
+        assert first.process_id == before
+        assert first.ask("process")["starts"] == 0
+        assert first.reaches(second)  # peers have not been said yet, and are there
+        first.set_peers(second)
+        assert finish() > 1 << 20
+    assert next(iter(first.ask("states").values()))[1] > handshake_s  # the same session
+
+
+def test_remove_leaves_nothing_behind(make_hosts: Callable[[int], list[Host]]) -> None:
+    (host,) = make_hosts(1)
+    assert "netagent tunnel cluster" in host.namespace.run("ip link show nx-tunnel")
+    (socket_file,) = host.sockets.iterdir()
+    assert socket_file.stat().st_mode & 0o077 == 0
+    host.ask("remove")
+    assert wireguard_processes(host.namespace) == []
+    assert host.namespace.try_run("ip link show nx-tunnel").returncode != 0
+    assert list(host.sockets.iterdir()) == []
+    host.ask("remove")
+
+
+def test_the_device_of_another_program_is_left_alone(make_hosts: Callable[[int], list[Host]]) -> None:
+    (host,) = make_hosts(1)
+    host.ask("remove")
+    host.namespace.run("ip link add nx-tunnel type bridge")
+    with pytest.raises(AssertionError, match="belongs to another program's device"):
+        host.ensure()
+    host.ask("remove")
+    host.namespace.run("ip link show nx-tunnel")
+
+
+def test_peers_come_and_go_under_a_stream_of_another(make_hosts: Callable[[int], list[Host]]) -> None:
+    first, second, third = make_hosts(3)
+    first.set_peers(second, third)
+    second.set_peers(first)
+    third.set_peers(first)
+    await_that(lambda: first.reaches(second) and first.reaches(third))
+    lost = first.namespace.running(
+        "import subprocess, sys\n"
+        "done = subprocess.run(['ping', '-6', '-q', '-c', '300', '-i', '0.01', sys.argv[1]],"
+        " capture_output=True, text=True)\n"
+        "print(done.stdout.replace(chr(10), ' '), flush=True)",
+        second.address,
+    )
+    with lost as ping, first.stream_to(second, 2.0) as finish:
+        for _ in range(10):
+            first.set_peers(second)
+            first.set_peers(second, third)
+        assert finish() > 1 << 20
+        assert ping.stdout is not None
+        assert " 0% packet loss" in ping.stdout.readline()
+    await_that(lambda: first.reaches(third), 20)
+
+
+def test_the_process_has_one_capability_and_no_key_in_its_arguments(
+    make_hosts: Callable[[int], list[Host]],
+) -> None:
+    (host,) = make_hosts(1)
+    process = Path(f"/proc/{host.process_id}")
+    status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
+    net_admin = 1 << 12
+    assert int(status["CapPrm"], 16) == int(status["CapBnd"], 16) == net_admin
+    assert status["NoNewPrivs"] == "1"
+    assert (process / "cmdline").read_bytes().split(b"\0")[1:] == [b"-f", b"nx-tunnel", b""]
+    assert host.private_key.hex().encode() not in (process / "environ").read_bytes()
