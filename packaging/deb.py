@@ -39,7 +39,7 @@ Maintainer: The netagent authors <netagent@example.org>
 Installed-Size: {size_kib}
 Depends: python3 (>= {python}), python3 (<< {next_python}), libc6, nftables, passwd
 Recommends: iptables
-Suggests: docker.io, podman
+Suggests: docker.io, podman, wireguard-go
 Section: net
 Priority: optional
 Description: service discovery and overlay networks for containers
