@@ -47,6 +47,7 @@ class Config:
     gossip_port: int
     record_port: int
     vxlan_port: int
+    tunnel_port: int
     address_pools: tuple[str, ...]
     forget_after_s: int
     rotate_every_s: int
@@ -222,6 +223,13 @@ KEYS: tuple[ConfigKey, ...] = (
         "PORT",
     ),
     ConfigKey("vxlan_port", kind.number(1, 65535), 4799, "UDP port of VXLAN; the same on all hosts", "PORT"),
+    ConfigKey(
+        "tunnel_port",
+        kind.number(1, 65535),
+        7955,
+        "UDP port of this host's end of the encrypted tunnel, in a cluster that encrypts",
+        "PORT",
+    ),
     ConfigKey(
         "address_pools",
         kind.pools,

@@ -2,6 +2,7 @@
 
     STATE_DIR/identity    32 bytes of private key in base64, made at the first start
     STATE_DIR/keyring     cluster id, name, domain and keys; the host is in a cluster if the file exists
+    STATE_DIR/tunnel_key  private key of the encrypted tunnel in base64, of a cluster that encrypts
     STATE_DIR/state.db    the journal (netagent.journal.journal)
     STATE_DIR/events      what happened on this host (netagent.events.keeper)
     STATE_DIR/revoked     who revoked this host, until it joins or starts a cluster again
@@ -107,14 +108,7 @@ class StateDir:
     def identity(self, fresh_key: bytes) -> Identity:
         """Return this host's identity; the first start makes it from `fresh_key`."""
         path = self.state_dir / "identity"
-        content = _read(path)
-        if content is None:
-            write_private(path, base64.b64encode(fresh_key).decode() + "\n")
-            return Identity(fresh_key)
-        try:
-            key = base64.b64decode(content.strip(), validate=True)
-        except ValueError:
-            key = b""
+        key = _kept_key(path, fresh_key)
         if len(key) != PRIVATE_KEY_BYTES:
             raise FailedError(
                 f"the identity in {path} is damaged",
@@ -122,6 +116,20 @@ class StateDir:
                 hint="restore it from a backup, or remove the whole folder to make this a new host",
             )
         return Identity(key)
+
+    def tunnel_key(self, fresh_key: bytes) -> bytes:
+        """Return this host's private key in the encrypted tunnel; the first call makes it from `fresh_key`. A damaged
+        one is replaced: other hosts follow the record with its public half."""
+        path = self._tunnel_key_file
+        key = _kept_key(path, fresh_key)
+        if len(key) != len(fresh_key):
+            path.unlink(missing_ok=True)
+            key = _kept_key(path, fresh_key)
+        return key
+
+    @property
+    def _tunnel_key_file(self) -> Path:
+        return self.state_dir / "tunnel_key"
 
     def cluster_keys(self) -> ClusterKeys | None:
         """Return the keys of this host's cluster, or None. Raises FailedError when the file is damaged."""
@@ -158,6 +166,7 @@ class StateDir:
     def forget_cluster(self) -> None:
         """Delete keys and journal. The keys go first: without them no later start reads the rest."""
         self._keyring_file.unlink(missing_ok=True)
+        self._tunnel_key_file.unlink(missing_ok=True)
         for path in self.state_dir.glob("state.db*"):
             path.unlink(missing_ok=True)
         _sync_folder(self.state_dir)
@@ -185,6 +194,18 @@ class StateDir:
         """Delete the identity: a host that left returns as a new one, as the old one has handed everything over."""
         (self.state_dir / "identity").unlink(missing_ok=True)
         _sync_folder(self.state_dir)
+
+
+def _kept_key(path: Path, fresh_key: bytes) -> bytes:
+    """Return the key in the file, which is made from `fresh_key` if there is none; empty if it is damaged."""
+    content = _read(path)
+    if content is None:
+        write_private(path, base64.b64encode(fresh_key).decode() + "\n")
+        return fresh_key
+    try:
+        return base64.b64decode(content.strip(), validate=True)
+    except ValueError:
+        return b""
 
 
 def _read(path: Path) -> bytes | None:

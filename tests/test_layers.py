@@ -134,8 +134,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.firewall", "netagent.flows", "netagent.http",
         "netagent.integrations", "netagent.ipam", "netagent.journal", "netagent.keys", "netagent.membership",
         "netagent.page", "netagent.probes", "netagent.projection", "netagent.registry", "netagent.resolver",
-        "netagent.rpc",
-        "netagent.services", "netagent.state_dir",
+        "netagent.rpc", "netagent.services", "netagent.state_dir", "netagent.tunnel",
         "netdns", "netgossip",
     },
     "netagent.commands": {

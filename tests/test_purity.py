@@ -230,6 +230,7 @@ PERFORMS = {
     "netagent.daemon.cluster",
     "netagent.daemon.leave",
     "netagent.daemon.controllers",
+    "netagent.daemon.encryption",
     "netagent.membership.gossip",
     "netagent.daemon.host_kernel",
     # lets others run between two pieces

@@ -29,6 +29,7 @@ _REFUSED = {
     "packets_uninvited": "from outside, to no published port",
     "packets_hostward": "between a host and containers",
     "packets_strangers": "to the VXLAN port from a non-member",
+    "packets_clear": "to or from the VXLAN port in the clear, although the cluster encrypts",
     "packets_floods": "of multicast beyond its budget",
     "packets_refused": "between containers without a link",
 }

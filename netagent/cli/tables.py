@@ -58,9 +58,11 @@ def _loss(item: Item) -> str:
 
 
 def _path(item: Item) -> str:
-    """Return the state of the path; for a degraded one also the size that still passes."""
+    """Return the state of the path; for a degraded one also the size that still passes; and whether it encrypts."""
     size = _path_mtu(item) if item["path"] == "degraded" else ""
-    return f"{item['path']} to {size}" if size else str(item["path"])
+    word = f"{item['path']} to {size}" if size else str(item["path"])
+    passes = item.get("encrypted") and item["path"] not in {"down", "unknown"}
+    return f"{word}, encrypted" if passes else word
 
 
 def _options(item: Item) -> str:

@@ -30,7 +30,7 @@ async def version(_agent: Agent, _request: VersionCommand) -> schema.AgentVersio
 @answers(asked.InitCommand)
 async def init(agent: Agent, request: asked.InitCommand) -> schema.Initialised:
     """Start a cluster; without a name, the one of the configuration."""
-    created = await agent.init(optional_name(request.cluster, "cluster"))
+    created = await agent.init(optional_name(request.cluster, "cluster"), encrypt=request.encrypt)
     return {"cluster": _cluster_part(agent), "created": created}
 
 

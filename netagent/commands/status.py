@@ -218,6 +218,10 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
             nursery.start_soon(_try_live_agents, cluster, asked)
         with trio.move_on_after(STATISTICS_S) as patience:
             counters = await cluster.controllers.supervisor.statistics()
+    tunnel = await cluster.encryption.status()
+    if tunnel is not None:
+        by = f" ({tunnel.backend})" if tunnel.backend else ""
+        status["data_plane"] = f"encrypted: {tunnel.connected} of {tunnel.peers} paths{by}"
     resolver = cluster.controllers.supervisor.status()
     status["cluster"] = {
         "id": cluster.keys.cluster_id,
@@ -257,6 +261,16 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["refused"] = _refused(cluster, counters, guard.dropped)
     status["audited"] = guard.audited
     status["warnings"] = await _cluster_warnings(agent, cluster, present, sights, asked.notices)
+    if tunnel is not None and tunnel.trouble:
+        status["warnings"].append(
+            {
+                "code": "tunnel",
+                "message": f"the encrypted tunnel: {tunnel.trouble}; until it stands no packet of a container "
+                "passes between this host and others",
+                "cure": "install wireguard-go (`apt install wireguard-go`) if it is missing; the agent tries again "
+                "by itself",
+            }
+        )
     if patience.cancelled_caught and resolver["running"]:
         status["warnings"].append(_SLOW_RESOLVER)
 

@@ -24,6 +24,7 @@ from netagent.model.origin_labels import COMPOSE_PROJECT, COMPOSE_SERVICE, CONTA
 from netagent.model.records import STOP, Drain, Health, Port
 from netagent.model.subnet import addresses_of, offset_count
 from netagent.probes.quality import PathStatus, Quality
+from netagent.registry.encryption import is_encrypted
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
 from netgossip.slices import Slices, merge_sort
 
@@ -339,6 +340,8 @@ class Presenter:
             "outdated": host.agent is AgentState.DEAD and not host.is_gone and not local,
             "lacks_udp": sight.lacks_udp and host.agent is AgentState.ALIVE and not local,
         }
+        if not local and is_encrypted(self.view):
+            shown["encrypted"] = True
         if sight.signs is not None:
             shown["records"] = "signed" if sight.signs else "unsigned"
         if sight.proves is not None:

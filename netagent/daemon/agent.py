@@ -325,12 +325,15 @@ class Agent:
             )
         return self.cluster
 
-    async def init(self, cluster_name: str) -> bool:
-        """Start a cluster; False when this host is in one of that name already."""
+    async def init(self, cluster_name: str, *, encrypt: bool = False) -> bool:
+        """Start a cluster; False when this host is in one of that name already. RefusedError if that does not
+        encrypt although it should."""
         async with self._changing:
             name = cluster_name or self.config.cluster
             if self.cluster is not None:
                 if cluster_name in {"", self.cluster.keys.cluster}:
+                    if encrypt:
+                        self.cluster.encryption.require_on()
                     return False
                 raise self._in_a_cluster()
             domain = self.config.domain or f"{name}.internal"
@@ -341,7 +344,7 @@ class Agent:
                     hint=f"set domain to one of at most {MAX_DOMAIN_CHARS} characters",
                 )
             keys = ClusterKeys(os.urandom(16).hex(), name, domain, (os.urandom(RING_KEY_BYTES),))
-            await self._become_member(keys)
+            await self._become_member(keys, encrypt=encrypt)
             logger.info("started the cluster %s", name, extra=event(EventKind.MEMBER, self.config.name))
             return True
 
@@ -400,14 +403,16 @@ class Agent:
         joined = event(EventKind.MEMBER, self.config.name)
         logger.info("joined the cluster %s", keys.cluster, extra=joined)
 
-    async def _become_member(self, keys: ClusterKeys, seeds: Sequence[Address] = ()) -> None:
+    async def _become_member(
+        self, keys: ClusterKeys, seeds: Sequence[Address] = (), *, encrypt: bool = False
+    ) -> None:
         """Become a member; after a failure nothing is left that a later start would find."""
         await self.tokens.forget()  # those that are left are another cluster's
         if self.revocation is None or self.revocation.cluster_id != keys.cluster_id:
             self._state.forget_cluster()  # and so is a journal without keys; a revoked host's has what is fenced
         self._state.save_cluster_keys(keys)
         try:
-            await self._enter(keys, seeds)
+            await self._enter(keys, seeds, encrypt=encrypt)
         except BaseException:
             self._state.forget_cluster()
             raise
@@ -501,7 +506,9 @@ class Agent:
                 extra=event(EventKind.MEMBER, self.config.name),
             )
 
-    async def _enter(self, keys: ClusterKeys, seeds: Sequence[Address] = ()) -> None:
+    async def _enter(
+        self, keys: ClusterKeys, seeds: Sequence[Address] = (), *, encrypt: bool = False
+    ) -> None:
         cluster = Cluster(
             self.config,
             keys,
@@ -517,14 +524,16 @@ class Agent:
         cluster.set_seeds(())
         await self._nursery.start(self._run_cluster, cluster)
         self.cluster = cluster
-        if cluster.underlay != self.underlay:  # it changed in the seconds that this took
-            try:
+        try:
+            if cluster.underlay != self.underlay:  # it changed in the seconds that this took
                 await cluster.move(self.underlay)
-            except BaseException:  # the caller takes the keys back, so no task may continue with them
-                self._cluster_scope.cancel()
-                with trio.CancelScope(shield=True):
-                    await self._cluster_ended.wait()
-                raise
+            if encrypt:
+                await cluster.encryption.turn_on()
+        except BaseException:  # the caller takes the keys back, so no task may continue with them
+            self._cluster_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await self._cluster_ended.wait()
+            raise
         self._nursery.start_soon(self._follow_fate, cluster, self._cluster_ended)
         self._supervision.tell_status(self._situation())
         self.neighbours.note_change()

@@ -26,6 +26,7 @@ from netagent.checks.runner import CheckRunner, Execute
 from netagent.config import Config
 from netagent.control.present import ProbeView
 from netagent.daemon.controllers import Controllers
+from netagent.daemon.encryption import Encryption
 from netagent.daemon.host_kernel import HostKernel
 from netagent.daemon.known_paths import known_paths
 from netagent.daemon.leave import Leave
@@ -68,6 +69,7 @@ from netagent.membership.host_record import HostRecordKeeper, host_record
 from netagent.membership.refusal import RefusedHosts
 from netagent.membership.restore import RestoredState, restore
 from netagent.model.ids import ClusterId, HostId, bridge_name
+from netagent.projection.datapath_input import vxlan_underlay
 from netagent.projection.firewall_input import limits_of
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
@@ -209,6 +211,14 @@ class Cluster:
             wait_caught_up=self.gossip.wait_caught_up,
             are_service_addresses_on=lambda: self.config.service_addresses == "on",
         )
+        self.encryption = Encryption(
+            self.live,
+            self.gossip.publisher,
+            self.kernel.tunnel_device(self._cluster_id),
+            state=state,
+            port=self.config.tunnel_port,
+            underlay=lambda: self.underlay,
+        )
         self.flows = FlowReader(
             self.live, self.kernel.flow_counters, self.gossip.rpc.ask, state.run_dir / "flow_names.json"
         )
@@ -343,6 +353,7 @@ class Cluster:
             host_access=host_access,
             own_host=self._own_host,
             withdrawal=withdrawal,
+            encryption=self.encryption,
         )
         mend = partial(self.interfaces.run, self.kernel.reconciler.wait_absent_changed)
         self._background += [
@@ -378,7 +389,7 @@ class Cluster:
                 nursery.start_soon(self.group_labels.run)
                 # Before names are: their answers must not change for a moment with every start.
                 await nursery.start(self.kernel.run)
-                for task in (self.probing.run, self.controllers.run):
+                for task in (self.probing.run, self.controllers.run, self.encryption.run):
                     nursery.start_soon(task)
                 self.gossip.participation.resume()
                 # Recovery acts on the records: wait a moment for the cluster's, rather than trust the journal alone.
@@ -451,7 +462,7 @@ class Cluster:
                 if host.record is not None and host.agent is not AgentState.LEFT
             ),
             underlay=self.underlay.address,
-            underlay_mtu_bytes=self.underlay.mtu_bytes,
+            underlay_mtu_bytes=vxlan_underlay(view, self.underlay).mtu_bytes,
             ranges=view.range_records,
         )
 

@@ -40,12 +40,14 @@ from netagent.projection.published_services import (
 from netagent.projection.resolver_sockets import ResolverSockets
 from netagent.projection.service_members import ServiceMembers
 from netagent.projection.service_tables import ServiceTableUpdates
+from netagent.registry.encryption import is_encrypted
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.state_store import Snapshot, StateStore
 from netagent.registry.view import RegistryView
 from netagent.resolver.supervisor import Supervisor
 from netagent.resolver.zone import ZoneBuilder
 from netagent.state_dir import ClusterKeys
+from netagent.tunnel.device import TUNNEL_NAME
 from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices
 
@@ -183,6 +185,7 @@ class Controllers:
             self._listed[1],
             vxlan_port=self._vxlan_port,
             agent_ports=self._agent_ports,
+            tunnel=TUNNEL_NAME if is_encrypted(known.view) else "",
             limits=known.limits,
             lent={family: self.forwarding.lent(family) for family in (IPV4, IPV6)},
             default_routes=default_routes,

@@ -26,7 +26,9 @@ from netagent.datapath.sockets.service_tables import ServiceTables
 from netagent.firewall import policy
 from netagent.firewall.driver import Tables
 from netagent.firewall.guard import Guard
+from netagent.model.ids import ClusterId
 from netagent.projection import mac_announcer
+from netagent.tunnel.device import TunnelDevice
 
 _NO_COOKIES: Final = "the kernel can't tell network namespaces apart by a cookie, which takes Linux 5.14"
 
@@ -89,6 +91,10 @@ class HostKernel:
                 self.host_service_routes.run,
             ):
                 nursery.start_soon(task)
+
+    def tunnel_device(self, cluster_id: ClusterId) -> TunnelDevice:
+        """Return the device of the encrypted tunnel; nothing is made yet."""
+        return TunnelDevice(self._netlink, cluster_id)
 
     def _devices_changed(self, devices: Mapping[int, str], ports: Mapping[int, str]) -> None:
         self.bridge_nf_bypass.set_ports(ports)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from netagent.daemon.controllers import Controllers
+from netagent.daemon.encryption import Encryption
 from netagent.daemon.withdraw import Withdrawal
 from netagent.endpoints.drain import DRAIN_S, REMEMBERED_S, until_idle
 from netagent.endpoints.fencing import fence_all
@@ -47,6 +48,7 @@ class Leave:
     host_access: HostAccess
     own_host: HostRecordKeeper
     withdrawal: Withdrawal
+    encryption: Encryption
 
     async def leave(self, drain_s: float = DRAIN_S) -> int:
         """Withdraw names, detach everything, hand the space on, tell the others. Return the number of endpoints
@@ -119,3 +121,4 @@ class Leave:
     async def _end(self) -> None:
         await self.gossip.leave()
         await self.controllers.end()
+        await self.encryption.remove()

@@ -114,6 +114,11 @@ class Guard:
         while self._programmed_generation < generation and not self._trouble:
             await self._changed.wait()
 
+    async def wait_tunnel_only(self) -> None:
+        """Return once the kernel lets VXLAN pass the encrypted tunnel only. Waits while the tables are refused."""
+        while self._installed is None or not self._installed.tunnel:
+            await self._changed.wait()
+
     def status(self) -> GuardStatus:
         """Return what the tables have done, and what is wrong with them."""
         counted = self._tables.counters() if self._installed is not None else {}

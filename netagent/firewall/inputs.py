@@ -86,6 +86,8 @@ class FirewallInput:
     """Everything that determines the tables."""
 
     vxlan_port: int
+    tunnel: str = ""
+    """The device of the encrypted tunnel, by which alone VXLAN may come and go; empty: by any."""
     agent_ports: tuple[int, ...] = DEFAULT_AGENT_PORTS
     """UDP and TCP; the same on all hosts, as far as is known."""
     endpoints: tuple[GuardedEndpoint, ...] = ()

@@ -118,6 +118,8 @@ class Ruleset:
     egress: tuple[tuple[str, tuple[EgressTarget, ...]], ...] = ()
     """Bridges whose containers may connect to these addresses outside alone, sorted. They are part of the rules for
     the same reason as the subnets."""
+    tunnel: str = ""
+    """The device by which alone VXLAN may come and go; empty: by any."""
 
 
 def ruleset_of(given: FirewallInput) -> Ruleset:
@@ -153,6 +155,7 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
             ),
         },
         agent_ports=given.agent_ports,
+        tunnel=given.tunnel,
         subnets=_collapsed(given.subnets),
         own_ranges=_collapsed(given.own_ranges),
         egress=tuple(

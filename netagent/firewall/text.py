@@ -28,6 +28,10 @@ socket of this namespace when the tunnel sends them. So they are marked when the
 but without the mark is dropped. A program that may set a mark (CAP_NET_ADMIN, CAP_NET_RAW in the host's namespace)
 could write frames to the wire as well, where no rule of the host sees them.
 
+**VXLAN of an encrypted cluster passes the tunnel's device only.** These rules stand while the tunnel does not, and
+when the agent has stopped: what would leave by another device is dropped, and so is what arrives by another one. What
+arrives by the tunnel and is no VXLAN is dropped, too: the tunnel is no way around other hosts' firewalls.
+
 **Agents communicate with agents.** A container would reach the agents of other hosts under its own host's address,
 and use up what they reserve for that host. So no container reaches their ports (docs/reference/internet-access.md).
 
@@ -96,16 +100,16 @@ from netagent.model.egress import PROTOCOLS, EgressTarget
 TABLE: Final = "netagent"
 SPOOFED, FLOODS, STRANGERS, CROSSED = "spoofed", "floods", "strangers", "crossed"
 UNLISTED = "unlisted"
-CONFINED, UNINVITED, HOSTWARD = "confined", "uninvited", "hostward"
+CONFINED, UNINVITED, HOSTWARD, CLEAR = "confined", "uninvited", "hostward", "clear"
 COUNTERS: Final = {
     Family.BRIDGE: (SPOOFED, FLOODS, policy.REFUSED, policy.AUDITED_PACKETS),
-    Family.INET: (STRANGERS, CROSSED, CONFINED, UNLISTED, UNINVITED, HOSTWARD),
+    Family.INET: (STRANGERS, CROSSED, CONFINED, UNLISTED, UNINVITED, HOSTWARD, CLEAR),
     Family.NETDEV: (),
 }
 """Reasons for dropped packets: forged senders, multicast beyond its budget, between containers without a link; VXLAN
 not from a member, between networks, out of an internal network, to an address outside that the network's egress does
-not list, new connections from outside, between a host and containers. And one of packets that are not dropped:
-policy.AUDITED_PACKETS."""
+not list, new connections from outside, between a host and containers, VXLAN in the clear where it must be encrypted.
+And one of packets that are not dropped: policy.AUDITED_PACKETS."""
 
 FLOODS_PER_S: Final = 2000
 """Bound of multicast and broadcast frames of a network that leave a host, per second; beyond it: dropped, counted. A
@@ -211,8 +215,8 @@ _BRIDGE_CHAINS: Final = """
 
 _INET_CHAINS: Final = """
 	chain input {
-		type filter hook input priority filter - 5; policy accept;
-		udp dport $PORT goto tunnel
+		type filter hook input priority filter - 5; policy accept;$CLEAR_IN
+		udp dport $PORT goto tunnel$TUNNEL_ONLY
 		iifname "n*" jump near
 	}
 	chain near {
@@ -225,7 +229,7 @@ _INET_CHAINS: Final = """
 		oifname "n*" jump inward
 	}
 	chain tunnelled {
-		meta skuid >= 0 meta mark != $OWN goto sent_here
+		meta skuid >= 0 meta mark != $OWN goto sent_here$CLEAR_OUT
 	}
 	chain sent_here {
 		oifname "na-*" goto inward
@@ -352,6 +356,7 @@ def render(ruleset: Ruleset, families: Collection[Family] = frozenset(Family)) -
         "$UNFORWARDED4": _ruled("ip", ruleset.own_ranges, "return"),
         "$UNFORWARDED6": _ruled("ip6", ruleset.own_ranges, "return"),
         "$LISTED": _listed(ruleset),
+        **_tunnel_rules(ruleset.tunnel, ruleset.vxlan_port),
         "$PORT": ruleset.vxlan_port,
         "$FLOODS_PER_S": FLOODS_PER_S,
         "$FLOODS_BURST": FLOODS_BURST,
@@ -380,6 +385,17 @@ def render(ruleset: Ruleset, families: Collection[Family] = frozenset(Family)) -
         name = f"table {family.value} {TABLE}"
         tables.append(f"add {name}\ndelete {name}\n{name} {{\n{''.join(body)}{chains}}}\n")
     return "".join(tables)
+
+
+def _tunnel_rules(device: str, port: int) -> dict[str, str]:
+    """Return the rules of a cluster that encrypts; without a device: none."""
+    rules = {
+        # A packet of the host's own to this port inside a network has been led elsewhere before.
+        "$CLEAR_OUT": f'oifname != "{device}" counter name clear drop',
+        "$CLEAR_IN": f'iifname != "{device}" iifname != "na-*" udp dport {port} counter name clear drop',
+        "$TUNNEL_ONLY": f'iifname "{device}" counter name strangers drop',
+    }
+    return {word: f"\n\t\t{rule}" if device else "" for word, rule in rules.items()}
 
 
 def _entrances(needs: Collection[OptionalRules]) -> str:

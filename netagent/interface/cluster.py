@@ -46,8 +46,8 @@ class InitCommand(
     creates=True,
 ):
     """Start a cluster with this host as its first member. With --docker, --podman or --cni connect netagent to
-    that runtime first, as `netagent install` does; with --network create a network in the new cluster. Repeating
-    the command changes nothing."""
+    that runtime first, as `netagent install` does; with --network create a network in the new cluster. With --encrypt
+    packets of containers leave a host by WireGuard only. Repeating the command changes nothing."""
 
     cluster: str = option(
         "--cluster", default="", metavar="NAME", help="names end in NAME.internal (default: mesh)"
@@ -55,6 +55,7 @@ class InitCommand(
     network: str = option(
         "--network", default="", metavar="NET", help="also create this network", is_sent=False
     )
+    encrypt: bool = switch("--encrypt", help="encrypt the packets of containers between hosts")
     docker: bool = switch("--docker", help="also connect netagent to Docker on this host", is_sent=False)
     podman: bool = switch("--podman", help="also connect netagent to Podman on this host", is_sent=False)
     cni: bool = switch("--cni", help="also connect netagent to CNI on this host", is_sent=False)

@@ -424,6 +424,8 @@ class MemberInfo(TypedDict):
     has seen no signature yet, as of a release that makes none."""
     claims: NotRequired[Literal["signed", "unsigned"]]
     """The same of what this host says about itself: its address, its incarnation, and that it leaves."""
+    encrypted: NotRequired[bool]
+    """True if packets of containers to it pass the encrypted tunnel, or do not pass."""
     why: NotRequired[Why]
     """Only in `inspect --why`."""
 

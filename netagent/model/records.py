@@ -6,8 +6,8 @@ record: the registry adds it.
 
     scope 0 (every host)          host, network, removal, attachment, grant, host address, forget,
                                   external service, external state, own name, service range, service address,
-                                  published service, network options, ring keys and sealed keys
-                                  (netagent.model.ring_key)
+                                  published service, network options, tunnel, encryption, ring keys and sealed
+                                  keys (netagent.model.ring_key)
     scope = a network's id        endpoint
 """
 
@@ -697,6 +697,38 @@ class NetworkOptionsRecord:
     """At most one for each option, in the order of NetworkOption, never empty."""
 
 
+# -- encryption ---------------------------------------------------------------------------------------------------
+
+MAX_ENCRYPTION_REVISION: Final = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelRecord:
+    """The owner's end of the encrypted tunnel. Its address there follows from the owner's id and `salt`
+    (netagent.model.tunnel_address)."""
+
+    public_key: bytes
+    """Of WireGuard: X25519, 32 octets."""
+    port: int
+    salt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptionRecord:
+    """Whether containers' packets between hosts are encrypted, as the owner knows it: each host repeats what counts
+    (netagent.registry.encryption), so that this outlives every host."""
+
+    is_on: bool
+    revision: int
+    changed_s: int
+    changed_by: str
+
+    @property
+    def rank(self) -> tuple[int, bool, int, str]:
+        """Of several the highest counts; of equal revisions the one that encrypts."""
+        return self.revision, self.is_on, self.changed_s, self.changed_by
+
+
 Record: TypeAlias = (
     HostRecord
     | NetworkRecord
@@ -715,6 +747,8 @@ Record: TypeAlias = (
     | NetworkOptionsRecord
     | RingKeysRecord
     | SealedKeysRecord
+    | TunnelRecord
+    | EncryptionRecord
 )
 
 

@@ -93,8 +93,14 @@ class Projection:
         while True:
             known = self._live.now
             wanted = await in_slices(self._steps.desired(known))
+            guarded = self._steps.guarded(known)
+            self._guard.set_desired(guarded, known.revision)
+            if guarded.tunnel:
+                # Before any device or entry by which a packet could leave: it would leave in the clear.
+                self._given = known.revision
+                self._note_progress()
+                await self._guard.wait_tunnel_only()
             self._reconciler.set_desired(wanted, known.revision)
-            self._guard.set_desired(self._steps.guarded(known), known.revision)
             self._steps.probe(known)
             self._given = known.revision
             self._note_progress()

@@ -7,6 +7,7 @@ of an agent or a link cuts off no container; they go when the owner deletes the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
+from dataclasses import replace
 
 from netagent.datapath.host.probe_device import (
     ProbeInput,
@@ -15,12 +16,19 @@ from netagent.datapath.host.probe_device import (
     probe_mac,
     probe_vni,
 )
-from netagent.datapath.host.uplink import is_one_family
+from netagent.datapath.host.uplink import Underlay, is_one_family, version_of
 from netagent.datapath.reconcile.desired import LocalEndpoint, NetworkInput
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId, HostId, NetworkId
 from netagent.model.records import HostAddressRecord
 from netagent.model.subnet import addresses_of, offset_count, prefix_length
+from netagent.model.tunnel_address import (
+    WIREGUARD_BYTES,
+    is_tunnel_address,
+    tunnel_address,
+    tunnel_number,
+)
+from netagent.registry.encryption import is_encrypted, own_salt, tunnel_address_of
 from netagent.registry.view import AgentState, NetworkView, RegistryView
 
 
@@ -79,7 +87,7 @@ def underlay_towards(view: RegistryView, host_id: HostId, underlay: str) -> str 
     """Return another host's underlay address to send containers' packets to; None: send none.
 
     An address of another family than our own `underlay` can't be the other end of a tunnel: the kernel would refuse
-    its entries for ever.
+    its entries for ever. If `underlay` is inside the encrypted tunnel, the other end is, too.
     """
     if view.local in view.evicted:
         # Evicted: other hosts' containers may have our containers' addresses by now, so ours stay isolated.
@@ -87,7 +95,22 @@ def underlay_towards(view: RegistryView, host_id: HostId, underlay: str) -> str 
     host = view.hosts.get(host_id)
     if host_id == view.local or host is None or host.record is None or host.agent is AgentState.LEFT:
         return None
+    if is_tunnel_address(underlay):
+        return tunnel_address_of(view, host_id, version_of(underlay))
     return host.record.underlay if is_one_family(host.record.underlay, underlay) else None
+
+
+def vxlan_underlay(view: RegistryView, underlay: Underlay, *, encrypted: bool | None = None) -> Underlay:
+    """Return where this host's VXLAN devices send from: its `underlay`, or its place in the encrypted tunnel.
+    `encrypted`: None: as the registry says."""
+    if not (is_encrypted(view) if encrypted is None else encrypted):
+        return underlay
+    number = tunnel_number(view.local, own_salt(view))
+    return replace(
+        underlay,
+        address=tunnel_address(number, version=version_of(underlay.address)),
+        mtu_bytes=underlay.mtu_bytes - WIREGUARD_BYTES,
+    )
 
 
 def addresses_inside(network: NetworkView, own: HostAddressRecord) -> tuple[str, ...]:
@@ -102,10 +125,9 @@ def probe_input(
     """Return this host's place on the probe network."""
     overhead = 70 if ":" in underlay else 50
     peers = [
-        ProbePeer(host_id, host.record.probe_address, host.record.probe_mac, host.record.underlay)
+        ProbePeer(host_id, host.record.probe_address, host.record.probe_mac, address)
         for host_id, host in sorted(view.hosts.items())
-        if host.record is not None and host_id != view.local and host.agent is not AgentState.LEFT
-        if is_one_family(host.record.underlay, underlay)  # as in underlay_towards
+        if host.record is not None and (address := _probed_at(view, host_id, underlay)) is not None
     ]
     return ProbeInput(
         vni=probe_vni(cluster_id),
@@ -114,6 +136,16 @@ def probe_input(
         mtu_bytes=max(1280, underlay_mtu_bytes - overhead, *_shared_mtus(view).values()),
         peers=tuple(peers),
     )
+
+
+def _probed_at(view: RegistryView, host_id: HostId, underlay: str) -> str | None:
+    """As `underlay_towards`, also for a host that was evicted: it has to see others answer."""
+    host = view.hosts.get(host_id)
+    if host_id == view.local or host is None or host.record is None or host.agent is AgentState.LEFT:
+        return None
+    if is_tunnel_address(underlay):
+        return tunnel_address_of(view, host_id, version_of(underlay))
+    return host.record.underlay if is_one_family(host.record.underlay, underlay) else None
 
 
 def path_targets(view: RegistryView) -> dict[HostId, tuple[str, int]]:

@@ -37,6 +37,7 @@ from netagent.projection.datapath_input import (
     networks_taken_part,
     probe_input,
     underlay_towards,
+    vxlan_underlay,
 )
 from netagent.registry.changelog import ChangedKeys
 from netagent.registry.state_store import Snapshot
@@ -103,6 +104,7 @@ class DesiredStateBuilder:
 
         If the generator is not run to its end, the next call rebuilds everything.
         """
+        underlay = vxlan_underlay(known.view, underlay)
         seen, self._seen = self._seen, None
         touched = _touched_since(seen, known, underlay)
         if seen is None or touched is None:

@@ -10,11 +10,13 @@ decide alike, and keep deciding while an agent is away.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import chain
 from operator import is_
 from typing import Final, TypeVar, cast
 
 from netagent.datapath.host.forwarding import IPV4, IPV6
 from netagent.datapath.host.probe_device import probe_mac
+from netagent.datapath.host.uplink import version_of
 from netagent.datapath.reconcile.desired import device_mac
 from netagent.firewall.inputs import (
     DEFAULT_AGENT_PORTS,
@@ -31,6 +33,7 @@ from netagent.model.publication import ANYWHERE
 from netagent.model.records import Policy
 from netagent.projection.datapath_input import networks_here, networks_taken_part, own_cidrs
 from netagent.projection.service_ranges import Ranges, RangesHere
+from netagent.registry.encryption import tunnel_address_of
 from netagent.registry.links import linked_from, linked_to
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
 
@@ -113,6 +116,7 @@ def firewall_input(
     *,
     vxlan_port: int,
     agent_ports: tuple[int, ...] = DEFAULT_AGENT_PORTS,
+    tunnel: str = "",
     limits: Mapping[HostId, int],
     lent: Mapping[str, frozenset[str]] = _NOTHING_LENT,
     default_routes: Collection[EndpointId] = (),
@@ -141,6 +145,7 @@ def firewall_input(
     return FirewallInput(
         vxlan_port=vxlan_port,
         agent_ports=agent_ports,
+        tunnel=tunnel,
         # Includes endpoints that are being attached: an interface's packets are judged from the first one.
         endpoints=kept(
             "endpoints",
@@ -221,7 +226,7 @@ class _Members:
 
     def __init__(self) -> None:
         self._seen: RegistryView | None = None
-        self._addresses: dict[HostId, str] = {}
+        self._addresses: dict[HostId, tuple[str, ...]] = {}
         self._members: frozenset[str] = frozenset()
 
     def of(self, view: RegistryView) -> frozenset[str]:
@@ -230,24 +235,25 @@ class _Members:
         touched = view.touched_since(seen) if seen is not None else None
         before = self._addresses
         if touched is None:
-            found = ((host_id, _tunnel_end(view, host_id)) for host_id in view.hosts)
+            found = ((host_id, _tunnel_ends(view, host_id)) for host_id in view.hosts)
             self._addresses = {host_id: address for host_id, address in found if address}
         else:
-            changed = {host_id: _tunnel_end(view, host_id) for host_id in touched.hosts}
-            changed = {host_id: one for host_id, one in changed.items() if before.get(host_id, "") != one}
+            changed = {host_id: _tunnel_ends(view, host_id) for host_id in touched.hosts}
+            changed = {host_id: one for host_id, one in changed.items() if before.get(host_id, ()) != one}
             if changed:
                 self._addresses = {host_id: one for host_id, one in {**before, **changed}.items() if one}
         if self._addresses is not before:
-            self._members = frozenset(self._addresses.values())
+            self._members = frozenset(chain.from_iterable(self._addresses.values()))
         return self._members
 
 
-def _tunnel_end(view: RegistryView, host_id: HostId) -> str:
-    """Return the address; empty: we send it none."""
+def _tunnel_ends(view: RegistryView, host_id: HostId) -> tuple[str, ...]:
+    """Return its underlay address, and the one in the encrypted tunnel if it has one; none: we send it nothing."""
     host = view.hosts.get(host_id)
     if host is None or host.record is None or host_id == view.local or host.agent is AgentState.LEFT:
-        return ""
-    return host.record.underlay
+        return ()
+    inside = tunnel_address_of(view, host_id, version_of(host.record.underlay))
+    return (host.record.underlay,) if inside is None else (host.record.underlay, inside)
 
 
 def _clamps(

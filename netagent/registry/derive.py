@@ -25,6 +25,7 @@ from netagent.model.naming import given_labels, labels_inside
 from netagent.model.origin_labels import origin_keys
 from netagent.model.records import (
     AttachmentRecord,
+    EncryptionRecord,
     EndpointRecord,
     ExternalServiceRecord,
     ExternalStateRecord,
@@ -41,8 +42,10 @@ from netagent.model.records import (
     ServiceAddressRecord,
     ServiceKey,
     ServiceRangeRecord,
+    TunnelRecord,
 )
 from netagent.model.ring_key import RingKeysRecord, SealedKeysRecord
+from netagent.model.tunnel_address import tunnel_number
 from netagent.registry import conflict_rules, network_options, service_rules
 from netagent.registry.changelog import ChangedKeys, NamePlace, ServiceKeyPlace, ServicePlace
 from netagent.registry.record_codec import RecordError, Unknown, decode_untrusted, key_of
@@ -348,6 +351,8 @@ class StoreBuilder:
                 self._decides_ranges = True
             case ServiceAddressRecord():
                 self._addresses.add((record.network_id, (owner, key_of(record)[1])))
+            case TunnelRecord():
+                self._hosts.update(self.s.tunnels.get(tunnel_number(owner, record.salt), Map()))
 
     # -- decisions ---------------------------------------------------------------------------------------------
 
@@ -768,8 +773,8 @@ def _place_of(owner: HostId, record: Record) -> tuple[str, Hashable, Hashable, o
             return "own_names", record.name_id, owner, record
         case ServiceRangeRecord() | ServiceAddressRecord() | PublishedServiceRecord():
             return _BY_NETWORK[type(record)], record.network_id, (owner, key_of(record)[1]), record
-        case RingKeysRecord() | SealedKeysRecord():
-            return "key_records", owner, key_of(record)[1], record
+        case RingKeysRecord() | SealedKeysRecord() | TunnelRecord() | EncryptionRecord():
+            return _place_of_keys(owner, record)
         case EndpointRecord():
             return "claimed", record.network_id, (owner, record.endpoint_id, record.network_id), record
 
@@ -805,6 +810,18 @@ def _equal_or(index: Map[K, V], wanted: Mapping[K, V]) -> Map[K, V]:
         if index.get(key) != wanted.get(key):
             index = assign(index, key, wanted.get(key))
     return index
+
+
+def _place_of_keys(
+    owner: HostId, record: RingKeysRecord | SealedKeysRecord | TunnelRecord | EncryptionRecord
+) -> tuple[str, Hashable, Hashable, object | None]:
+    match record:
+        case EncryptionRecord():
+            return "encryption", "", owner, record
+        case TunnelRecord():
+            return "tunnels", tunnel_number(owner, record.salt), owner, record
+        case RingKeysRecord() | SealedKeysRecord():
+            return "key_records", owner, key_of(record)[1], record
 
 
 def _place_of_eviction(owner: HostId, record: ForgetRecord) -> tuple[str, Hashable, Hashable, object | None]:

@@ -22,6 +22,8 @@ Keys, unique within (scope, owner):
     c + network id         network options
     k                      ring keys
     u + key id + part (1)  sealed keys
+    t                      the host's end of the tunnel
+    y                      encryption
 
 Service ranges, service addresses and published services have what they claim in their keys: a host that succeeds
 another may have several of one network or service.
@@ -57,6 +59,7 @@ from netagent.model.records import (
     DIGEST_BYTES,
     MAX_ALIASES,
     MAX_CHANGED_BY_CHARS,
+    MAX_ENCRYPTION_REVISION,
     MAX_HOST_WEIGHTS,
     MAX_KEY_IDS,
     MAX_OPTION_CHANGES,
@@ -69,6 +72,7 @@ from netagent.model.records import (
     OPTION_VALUES,
     AttachmentRecord,
     Drain,
+    EncryptionRecord,
     EndpointRecord,
     ExternalServiceRecord,
     ExternalStateRecord,
@@ -94,9 +98,11 @@ from netagent.model.records import (
     ServiceKey,
     ServicePort,
     ServiceRangeRecord,
+    TunnelRecord,
 )
 from netagent.model.ring_key import RingKeysRecord, SealedKeysRecord
 from netagent.model.subnet import parse_subnet
+from netagent.model.tunnel_address import MAX_SALT
 from netagent.registry.external_fields import (
     name_fields,
     read_name,
@@ -131,10 +137,12 @@ _LISTED: Final = "listed"
 
 _VERSION: Final = 1
 HOST_KEY: Final = b"h"
+TUNNEL_KEY: Final = b"t"
 _HOST, _NETWORK, _REMOVAL, _ATTACHMENT, _GRANT, _ENDPOINT, _FORGET, _HOST_ADDRESS = range(1, 9)
 _EXTERNAL_SERVICE, _EXTERNAL_STATE, _OWN_NAME = range(9, 12)
 _SERVICE_RANGE, _SERVICE_ADDRESS, _PUBLISHED_SERVICE, _NETWORK_OPTIONS = range(12, 16)
 _RING_KEYS, _SEALED_KEYS = range(16, 18)
+_TUNNEL, _ENCRYPTION = 18, 19
 _PROTOCOLS: Final = ("tcp", "udp")
 
 
@@ -154,8 +162,8 @@ def scope_of(network_id: NetworkId) -> Scope:
 def key_of(record: Record) -> tuple[Scope, bytes]:
     """The scope and key under which the writer replicates the record."""
     match record:
-        case HostRecord():
-            return CLUSTER_SCOPE, HOST_KEY
+        case HostRecord() | TunnelRecord() | EncryptionRecord():
+            return CLUSTER_SCOPE, _ONLY_ONE[type(record)]
         case (
             NetworkRecord()
             | RemovalRecord()
@@ -191,6 +199,13 @@ def key_of(record: Record) -> tuple[Scope, bytes]:
         case RingKeysRecord() | SealedKeysRecord():
             return CLUSTER_SCOPE, key_of_keys(record)
 
+
+_ONLY_ONE: Final[dict[type[Record], bytes]] = {
+    HostRecord: HOST_KEY,
+    TunnelRecord: TUNNEL_KEY,
+    EncryptionRecord: b"y",
+}
+"""The keys of records of which a host has one."""
 
 _OF_NETWORK: Final[dict[type[Record], bytes]] = {
     NetworkRecord: b"n",
@@ -259,12 +274,12 @@ def _fields_of(record: Record) -> tuple[int, list[object]]:
             version = list(record.disputed or ())
             keys = [record.revoked, list(map(pack_id, record.key_ids)), record.compromised]
             return _FORGET, [pack_id(record.host_id), record.settled, version, *keys]
-        case ExternalServiceRecord() | ExternalStateRecord():
-            return _fields_of_external(record)
-        case OwnNameRecord():
-            return _OWN_NAME, name_fields(record)
+        case ExternalServiceRecord() | ExternalStateRecord() | OwnNameRecord():
+            return _fields_of_addition(record)
         case ServiceRangeRecord() | ServiceAddressRecord() | PublishedServiceRecord():
             return _fields_of_services(record)
+        case TunnelRecord() | EncryptionRecord():
+            return _fields_of_encryption(record)
         case RingKeysRecord() | SealedKeysRecord():
             return _KINDS_OF_KEYS[type(record)], fields_of_keys(record)
 
@@ -275,10 +290,20 @@ _KINDS_OF_KEYS: Final[dict[type[Record], int]] = {
 }
 
 
-def _fields_of_external(record: ExternalServiceRecord | ExternalStateRecord) -> tuple[int, list[object]]:
+def _fields_of_addition(
+    record: ExternalServiceRecord | ExternalStateRecord | OwnNameRecord,
+) -> tuple[int, list[object]]:
     if isinstance(record, ExternalServiceRecord):
         return _EXTERNAL_SERVICE, service_fields(record)
-    return _EXTERNAL_STATE, state_fields(record)
+    if isinstance(record, ExternalStateRecord):
+        return _EXTERNAL_STATE, state_fields(record)
+    return _OWN_NAME, name_fields(record)
+
+
+def _fields_of_encryption(record: TunnelRecord | EncryptionRecord) -> tuple[int, list[object]]:
+    if isinstance(record, TunnelRecord):
+        return _TUNNEL, [record.public_key, record.port, record.salt]
+    return _ENCRYPTION, [record.is_on, record.revision, record.changed_s, record.changed_by]
 
 
 def _host_fields(record: HostRecord) -> list[object]:
@@ -668,6 +693,23 @@ def _read_target(fields: RecordFields, what: str) -> EgressTarget:
     return target
 
 
+def _read_tunnel(fields: RecordFields) -> TunnelRecord:
+    return TunnelRecord(
+        public_key=fields.octets("public_key", 32),
+        port=fields.integer("port", 1, 65535),
+        salt=fields.integer("salt", 0, MAX_SALT),
+    )
+
+
+def _read_encryption(fields: RecordFields) -> EncryptionRecord:
+    return EncryptionRecord(
+        is_on=fields.boolean("is_on"),
+        revision=fields.integer("revision", 1, MAX_ENCRYPTION_REVISION),
+        changed_s=fields.integer("changed_s", 0, MAX_TIME_S),
+        changed_by=fields.text("changed_by", max_chars=MAX_CHANGED_BY_CHARS),
+    )
+
+
 _READERS: Final[dict[int, Callable[[RecordFields], Record]]] = {
     _HOST: _read_host,
     _NETWORK: _read_network,
@@ -686,4 +728,6 @@ _READERS: Final[dict[int, Callable[[RecordFields], Record]]] = {
     _NETWORK_OPTIONS: _read_network_options,
     _RING_KEYS: read_ring,
     _SEALED_KEYS: read_sealed,
+    _TUNNEL: _read_tunnel,
+    _ENCRYPTION: _read_encryption,
 }

@@ -10,6 +10,7 @@ from immutables import Map
 from netagent.model.group_labels import GroupKey, GroupLabels
 from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
 from netagent.model.records import (
+    EncryptionRecord,
     ExternalServiceRecord,
     ExternalStateRecord,
     GrantRecord,
@@ -22,6 +23,7 @@ from netagent.model.records import (
     ServiceAddressRecord,
     ServiceKey,
     ServiceRangeRecord,
+    TunnelRecord,
 )
 from netagent.model.ring_key import RingKeysRecord, SealedKeysRecord
 from netagent.registry.service_rules import RecordPlace
@@ -166,6 +168,11 @@ class Store:
     )
     published_services: Map[NetworkId, Map[RecordPlace, PublishedServiceRecord]] = field(default_factory=Map)
     """Ports of hosts that lead to services."""
+
+    tunnels: Map[int, Map[HostId, TunnelRecord]] = field(default_factory=Map)
+    """Ends of the encrypted tunnel by number (netagent.model.tunnel_address), of which the first host's counts."""
+    encryption: Map[str, Map[HostId, EncryptionRecord]] = field(default_factory=Map)
+    """At the empty text: what hosts say of encryption."""
 
     def holder_of(self, claim: Claim) -> EndpointKey | None:
         """Return the endpoint that keeps what others may claim as well (conflict_rules); None if no one claims it."""

@@ -28,6 +28,7 @@ from netagent.model.locality import HERE
 from netagent.model.naming import labels_inside
 from netagent.model.records import (
     Drain,
+    EncryptionRecord,
     EndpointRecord,
     ForgetRecord,
     GrantRecord,
@@ -233,6 +234,12 @@ class RegistryView:
         """Since when an operator has withdrawn the names of all endpoints of the host; its own name stays."""
         host = self.hosts.get(host_id)
         return None if host is None or host.record is None else host.record.drain
+
+    @cached_property
+    def encryption(self) -> EncryptionRecord | None:
+        """What counts of all that hosts say of encryption; None: no host has ever said anything."""
+        said = self.store.encryption.get("", _NO_WISHES).values()
+        return max(said, key=lambda one: one.rank, default=None)
 
     # -- networks ----------------------------------------------------------------------------------------------
 
@@ -477,6 +484,7 @@ def compromised_keys(view: RegistryView) -> frozenset[KeyId]:
     return frozenset(found)
 
 
+_NO_WISHES: Map[HostId, EncryptionRecord] = Map()
 _NO_RECORDS: Map[bytes, StoredRecord] = Map()
 _NO_ENDPOINTS: Map[EndpointId, EndpointView] = Map()
 _NO_ADDRESSES: Map[ServiceKey, tuple[ServiceAddressView, ...]] = Map()

@@ -670,6 +670,7 @@ PAGES: dict[str, Page] = {
 ELSEWHERE = {
     "CONTRIBUTING.md": "says how these tests are run",
     "dns/README.md": "tests/dns/test_readme.py runs its program, and asks it as shown",
+    "docs/how-to/encrypt.md": "begins a cluster, which h1 is in already; tests/lab/test_encryption.py begins one",
     "docs/how-to/language-models.md": "installs from the internet; tests/netagent/mcp talks to `netagent mcp`",
     "docs/reference/command-line.md": "lists what may be typed; `make docs` writes it",
     "netns-lab/README.md": "tests/lab/test_lab.py and tests/runtimes/test_lab_runtimes.py run these commands",

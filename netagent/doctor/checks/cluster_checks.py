@@ -43,6 +43,7 @@ _ROWS: Final = (
         "every path to a host whose agent answers carries the packets of the networks",
         ("path-down", "path-one-way", "path-degraded", "path-lossy", "checksum-offload"),
     ),
+    ("tunnel", "the encrypted tunnel works", ("tunnel",)),
     ("address-space", "every network has free addresses", ("network-full",)),
     ("name-servers", "the host's name servers answer", ("upstream-dead", "upstream-slow")),
     ("identities", "no other machine has this host's identity", ("identity",)),

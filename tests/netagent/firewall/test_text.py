@@ -78,6 +78,16 @@ def test_the_first_rule_that_a_datagram_in_its_senders_own_name_meets_lets_it_pa
         assert found[chain][-1] == "counter name spoofed drop", "what is not let pass"
 
 
+def test_vxlan_of_a_cluster_that_encrypts_passes_the_tunnel_alone() -> None:
+    found = dict(chains(FirewallInput(vxlan_port=4799, tunnel="nx-tunnel"), "inet"))
+    assert found["input"][1:4] == [
+        'iifname != "nx-tunnel" iifname != "na-*" udp dport 4799 counter name clear drop',
+        "udp dport 4799 goto tunnel",
+        'iifname "nx-tunnel" counter name strangers drop',
+    ]
+    assert found["tunnelled"][-1] == 'oifname != "nx-tunnel" counter name clear drop'
+
+
 def test_vxlan_of_a_proven_member_is_let_pass_by_one_rule_and_a_strangers_by_none() -> None:
     found = dict(chains(FirewallInput(vxlan_port=4799), "inet"))
     assert found["input"][1] == "udp dport 4799 goto tunnel"

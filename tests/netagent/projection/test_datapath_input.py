@@ -6,9 +6,18 @@ from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, ne
 from fakes.rows import local_row
 from fakes.scratch_state import network_inputs
 
+from netagent.datapath.host.uplink import Underlay
 from netagent.model.ids import ClusterId, HostId
-from netagent.model.records import AttachmentRecord, HostAddressRecord, Record
-from netagent.projection.datapath_input import path_targets, probe_input, probe_targets
+from netagent.model.records import (
+    AttachmentRecord,
+    EncryptionRecord,
+    HostAddressRecord,
+    Record,
+    TunnelRecord,
+)
+from netagent.model.tunnel_address import WIREGUARD_BYTES, is_tunnel_address
+from netagent.projection.datapath_input import path_targets, probe_input, probe_targets, vxlan_underlay
+from netagent.registry.encryption import tunnel_address_of
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
 
@@ -87,6 +96,22 @@ def test_a_host_of_the_other_family_has_no_path_until_both_are_of_one() -> None:
     (one,) = network_inputs(world.view, [ROW], "2001:db8::1")
     assert [remote.underlay for remote in one.remotes] == ["2001:db8::2"] * 2
     assert probe_targets(world.view) == {H2: ("fd00::2", False)}, "its silence is known, and shown"
+
+
+def test_in_a_cluster_that_encrypts_only_the_other_end_of_the_tunnel_is_sent_to() -> None:
+    world = World()
+    here = Underlay(HERE, "eth0", 1500)
+    assert vxlan_underlay(world.view, here) == here
+    world.put(H2, EncryptionRecord(True, 1, 0, "root"))
+    inside = vxlan_underlay(world.view, here)
+    assert is_tunnel_address(inside.address)
+    assert inside.mtu_bytes == 1500 - WIREGUARD_BYTES
+    (one,) = network_inputs(world.view, [ROW], inside.address)
+    assert one.remotes == (), "no packet leaves for a host without an end of the tunnel"
+    assert probe_input(world.view, CLUSTER, 1420, inside.address).peers == ()
+    world.put(H2, TunnelRecord(bytes(32), 7955))
+    (one,) = network_inputs(world.view, [ROW], inside.address)
+    assert [remote.underlay for remote in one.remotes] == [tunnel_address_of(world.view, H2, 4)]
 
 
 def test_of_two_networks_with_one_vni_only_the_holder_is_built() -> None:

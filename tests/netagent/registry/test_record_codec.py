@@ -29,6 +29,7 @@ from netagent.model.records import (
     MAX_TIME_S,
     AttachmentRecord,
     Drain,
+    EncryptionRecord,
     EndpointRecord,
     ForgetRecord,
     GrantRecord,
@@ -41,6 +42,7 @@ from netagent.model.records import (
     Policy,
     Port,
     RemovalRecord,
+    TunnelRecord,
 )
 from netagent.model.request import NetworkRequest
 from netagent.model.ring_key import HeldKey, RingKeysRecord, SealedKey, SealedKeysRecord
@@ -188,6 +190,8 @@ records = st.one_of(
         revoked=st.just(True),
         key_ids=st.lists(ids.map(KeyId), max_size=16, unique=True).map(lambda found: tuple(sorted(found))),
     ),
+    st.builds(TunnelRecord, st.binary(min_size=32, max_size=32), st.integers(1, 65535), st.integers(0, 255)),
+    st.builds(EncryptionRecord, st.booleans(), st.integers(1, 2**31 - 1), st.integers(0, MAX_TIME_S), names),
 )
 
 HOST = HostRecord("h1", bytes(32), "192.0.2.1", 4789, "fd00::1", "02:00:00:00:00:01", routes=("10.0.0.0/8",))

@@ -1,0 +1,73 @@
+"""What the registry says of encryption: whether it is on, and where other hosts' ends of the tunnel are. Pure.
+
+Each host repeats the record that counts as its own, so it outlives every host, and no order of records turns
+encryption off by accident. Two halves of a cut that decide differently end up encrypted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from netagent.model.ids import HostId
+from netagent.model.records import TunnelRecord
+from netagent.model.tunnel_address import MAX_SALT, tunnel_address, tunnel_number
+from netagent.registry.record_codec import TUNNEL_KEY
+from netagent.registry.store import StoredRecord
+from netagent.registry.view import AgentState, RegistryView
+from netgossip.types import CLUSTER_SCOPE
+
+_NO_CLAIMS: Mapping[HostId, TunnelRecord] = {}
+_NO_LOG: Mapping[bytes, StoredRecord] = {}
+_LAST_ID: Final = HostId("g")
+"""Greater than every id."""
+
+
+def is_encrypted(view: RegistryView) -> bool:
+    """True if containers' packets between hosts must be encrypted."""
+    return view.encryption is not None and view.encryption.is_on
+
+
+def tunnel_of(view: RegistryView, host_id: HostId) -> TunnelRecord | None:
+    """Return a host's end of the tunnel; None while it has none that counts: its number is another's, too."""
+    record = _said(view, host_id)
+    if record is None:
+        return None
+    claims = view.store.tunnels.get(tunnel_number(host_id, record.salt), _NO_CLAIMS)
+    return record if min(claims, default=None) == host_id else None
+
+
+def _said(view: RegistryView, host_id: HostId) -> TunnelRecord | None:
+    held = view.store.records.get((CLUSTER_SCOPE, host_id), _NO_LOG).get(TUNNEL_KEY)
+    return held.record if held is not None and isinstance(held.record, TunnelRecord) else None
+
+
+def tunnel_address_of(view: RegistryView, host_id: HostId, version: int) -> str | None:
+    """Return a host's address in the tunnel, for an underlay of this version of IP; None while it has none."""
+    record = tunnel_of(view, host_id)
+    if record is None:
+        return None
+    return tunnel_address(tunnel_number(host_id, record.salt), version=version)
+
+
+def own_salt(view: RegistryView) -> int:
+    """Return the salt of this host's own end: the present one, unless a host with a smaller id has its number."""
+    record = _said(view, view.local)
+    first: int = record.salt if record is not None else 0
+    salts: tuple[int, ...] = (*range(first, MAX_SALT + 1), *range(first))
+    for salt in salts:
+        others = set(view.store.tunnels.get(tunnel_number(view.local, salt), _NO_CLAIMS)) - {view.local}
+        if view.local < min(others, default=_LAST_ID):
+            return salt
+    return first
+
+
+def tunnel_peers(view: RegistryView) -> Iterator[tuple[HostId, str, TunnelRecord]]:
+    """Yield the other hosts that have an end of the tunnel, each with its underlay address."""
+    if view.local in view.evicted:
+        return
+    for host_id, host in sorted(view.hosts.items()):
+        record = tunnel_of(view, host_id)
+        if host_id == view.local or host.record is None or host.agent is AgentState.LEFT or record is None:
+            continue
+        yield host_id, host.record.underlay, record

@@ -1,0 +1,95 @@
+"""A cluster that encrypts: what containers send leaves a host by the tunnel, or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from lab.harness import Cluster
+from netlab.lab import Lab
+from netlab.programs import must
+from netlab.topology import of_hosts
+
+pytestmark = pytest.mark.lab
+
+MTU_BYTES = 1500 - 50 - 80
+"""Less VXLAN's part and WireGuard's."""
+WATCH = """
+table bridge seen {
+    counter clear { }
+    counter sealed { }
+    chain seen {
+        type filter hook forward priority -250; policy accept;
+        meta protocol ip udp dport 4799 counter name clear
+        meta protocol ip udp dport 7955 counter name sealed
+    }
+}
+"""
+
+
+@pytest.fixture
+def sealed(new_lab: Callable[[], Lab]) -> Iterator[Cluster]:
+    """Three hosts of a cluster that encrypts, and a count of what passes between them."""
+    lab = new_lab()
+    lab.up(of_hosts(3), join=False)
+    on_fabric(lab, "nft", "-f", "-", stdin=WATCH)
+    lab.host("h1").must(["netagent", "init", "--encrypt", "--network", "app"])
+    token = lab.host("h1").must(["netagent", "invite", "--uses", "2"])
+    for host in ("h2", "h3"):
+        lab.host(host).must(["netagent", "join", "--token-file", "-"], stdin=token)
+    with ThreadPoolExecutor(8) as pool:
+        yield Cluster(lab, pool)
+
+
+def on_fabric(lab: Lab, *argv: str, stdin: str = "") -> str:
+    return must(["ip", "netns", "exec", f"{lab.folder.name}-fabric", *argv], stdin=stdin)
+
+
+def packets(app: Cluster, counter: str) -> int:
+    listed = json.loads(on_fabric(app.lab, "nft", "-j", "list", "counter", "bridge", "seen", counter))
+    (found,) = (one["counter"]["packets"] for one in listed["nftables"] if "counter" in one)
+    return int(found)
+
+
+def test_containers_packets_leave_by_the_tunnel_or_not_at_all(sealed: Cluster) -> None:
+    assert sealed.netagent("h1", "network", "inspect", "app")["mtu_bytes"] == MTU_BYTES
+    sealed.attach("h1", "one")
+    (v4,) = (one for one in sealed.attach("h2", "two")["addresses"] if ":" not in one)
+    sealed.await_pings("one", v4)
+    full = sealed.inside("one", "ping", "-c", "1", "-W", "2", "-M", "do", "-s", str(MTU_BYTES - 28), v4)
+    assert full.status == 0, full.stdout
+    sealed.wait(
+        lambda: all(one["encrypted"] for one in sealed.netagent("h1", "members") if not one["local"]),
+        10.0,
+        "not shown as encrypted",
+    )
+    sealed.wait(
+        lambda: sealed.netagent("h1", "status")["data_plane"].startswith("encrypted: 2 of 2 paths"),
+        10.0,
+        "status does not count the paths",
+    )
+
+    # The agent is away, and the tunnel goes: fail closed. Back: by itself.
+    with sealed.agent_of("h1") as host:
+        host.kill_agent()
+    assert sealed.pings("one", v4), "an agent that is away costs a path"
+    sealed.lab.host("h1").must(["ip", "link", "delete", "nx-tunnel"])
+    sealed.lab.host("h1").must(["ip", "route", "replace", "default", "via", "192.0.2.254"])
+    assert not sealed.pings("one", v4)
+    with sealed.agent_of("h1") as host:
+        host.start_agent()
+    sealed.await_pings("one", v4, 20.0)
+    assert packets(sealed, "sealed") > 0
+    assert packets(sealed, "clear") == 0
+
+
+def test_a_host_that_cannot_encrypt_starts_no_cluster_that_does(new_lab: Callable[[], Lab]) -> None:
+    lab = new_lab()
+    lab.up(of_hosts(1), join=False)
+    lab.host("h1").must(["ip", "link", "add", "nx-tunnel", "type", "bridge"])
+    done = lab.host("h1").run(["netagent", "init", "--encrypt"])
+    assert done.status != 0
+    assert "nx-tunnel" in done.stderr
+    assert "no cluster" in lab.host("h1").must(["netagent", "status"])
