@@ -41,7 +41,9 @@ class Pretended(Agent):
     uplinks: Any = SimpleNamespace(uplinks=Uplinks((FOUR,)))
     cluster: Any
 
-    async def _enter(self, keys: ClusterKeys, seeds: Sequence[tuple[str, int]] = ()) -> None:
+    async def _enter(
+        self, keys: ClusterKeys, seeds: Sequence[tuple[str, int]] = (), *, encrypt: bool = False
+    ) -> None:
         await trio.lowlevel.checkpoint()
         if self.trouble is not None:
             raise self.trouble

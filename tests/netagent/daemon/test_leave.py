@@ -40,6 +40,7 @@ class World:
         self.leave = Leave(
             live=one.live, journal=nothing, gossip=nothing, controllers=nothing, allocator=nothing,
             endpoints=nothing, host_access=nothing, own_host=self.own, withdrawal=withdrawal,
+            encryption=nothing,
         )  # fmt: skip
         monkeypatch.setattr(drain, "has_connection", self._has_connection)
 
