@@ -12,6 +12,7 @@ from fakes.registry import H1, Writer, endpoint, network
 from fakes.virtual import virtual
 
 from netagent.datapath.state import DesiredChange, KernelState
+from netagent.firewall.inputs import FirewallInput
 from netagent.projection.controller import PROGRAM_GRACE_S, Projection, ProjectionSteps
 from netagent.registry.state_store import Snapshot, StateStore
 from netagent.registry.view import RegistryView
@@ -45,6 +46,10 @@ class Guard:
     def __init__(self) -> None:
         self.given: list[Any] = []
         self.trouble = ""
+        self.is_tunnel_only = trio.Event()
+
+    async def wait_tunnel_only(self) -> None:
+        await self.is_tunnel_only.wait()
 
     def set_desired(self, state: object, generation: int) -> None:
         self.given.append((state, generation))
@@ -86,9 +91,10 @@ class World:
         self.names_delay_s = 0.0
         self.writer = Writer(H1)
         self.guard = Guard()
+        self.tunnel = ""
         steps = ProjectionSteps(
             desired=desired_of,
-            guarded=revision_of,
+            guarded=lambda _: FirewallInput(vxlan_port=4799, tunnel=self.tunnel),
             routed=revision_of,
             routed_to_host=revision_of,
             publish_names=self._publish,
@@ -181,6 +187,22 @@ async def test_clearing_is_the_last_word() -> None:
         world.change()
         await trio.sleep(10)
     assert world.kernel.given[-1][0] == KernelState()
+
+
+@virtual
+async def test_where_packets_must_be_encrypted_the_kernel_gets_nothing_before_the_firewall_refuses_others() -> (
+    None
+):
+    world = World()
+    world.tunnel = "nx-tunnel"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.projection.run)
+        await trio.sleep(10)
+        assert world.kernel.given == []
+        world.guard.is_tunnel_only.set()
+        await trio.sleep(1)
+        assert world.kernel.given
+        nursery.cancel_scope.cancel()
 
 
 @virtual
