@@ -37,7 +37,7 @@ Version: {version}
 Architecture: {architecture}
 Maintainer: The netagent authors <netagent@example.org>
 Installed-Size: {size_kib}
-Depends: python3 (>= {python}), python3 (<< {next_python}), libc6, nftables, passwd
+Depends: python3 (>= {python}), python3 (<< {next_python}), libc6, libseccomp2, nftables, passwd
 Recommends: iptables
 Suggests: docker.io, podman, wireguard-go
 Section: net

@@ -206,7 +206,10 @@ PERFORMS = {
     "netagent.journal.reader",
     "netagent.journal.writer",
     # names
+    "netagent.resolver.system.broker",
     "netagent.resolver.system.capabilities",
+    "netagent.resolver.system.confinement",
+    "netagent.resolver.privileged",
     "netagent.resolver.channel",
     "netagent.resolver.feed_server",
     "netagent.resolver.system.daemonize",

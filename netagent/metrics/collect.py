@@ -115,7 +115,11 @@ class Collection:
         yield from _each(refusal_families(_refusals(cluster, dns)))
         yield from _each(trouble_families(_troubles(agent, cluster, datapath.trouble, guard.trouble)))
         yield from _each(dns_families(dns))
-        yield from self._processes.families(cluster.controllers.supervisor.process_id)
+        supervisor = cluster.controllers.supervisor
+        # The part that answers, which is a child of the process that is adopted.
+        yield from self._processes.families(
+            supervisor.last_statistics.get("process_id", 0) or supervisor.process_id
+        )
 
 
 def _nothing_until_done(slices: Slices[T]) -> Generator[Iterable[Metric], None, T]:

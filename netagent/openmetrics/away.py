@@ -8,7 +8,7 @@ from prometheus_client.core import Metric
 
 from netagent.openmetrics.dns_families import dns_families
 from netagent.openmetrics.family import gauge
-from netagent.openmetrics.process_families import resolver_s_own
+from netagent.openmetrics.process_families import families_of_usage
 
 
 def agent_up(is_up: bool) -> Metric:  # noqa: FBT001  (a value, not a switch)
@@ -18,12 +18,13 @@ def agent_up(is_up: bool) -> Metric:  # noqa: FBT001  (a value, not a switch)
     )
 
 
-def away_families(counts: Mapping[str, int], away_s: float) -> Iterator[Iterable[Metric]]:
-    """Yield the metrics of the resolver process. `away_s`: since when no agent is connected."""
+def away_families(counts: Mapping[str, int], away_s: float, usage: bytes) -> Iterator[Iterable[Metric]]:
+    """Yield the metrics of the resolver process. `away_s`: since when no agent is connected; `usage`: what the kernel
+    says of the process."""
     yield [
         agent_up(False),
         gauge("netagent_agent_away_seconds", "For how long the agent has been away.", away_s),
     ]
     for family in dns_families(counts):
         yield [family]
-    yield resolver_s_own()
+    yield families_of_usage(usage)

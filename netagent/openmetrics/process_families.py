@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 from prometheus_client import ProcessCollector
-from prometheus_client.core import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 RESOLVER: Final = "netagent_resolver"
 """Before `_process_…` in the names of the resolver process's; the agent's have nothing before it."""
@@ -28,6 +29,16 @@ class Processes:
             yield self._resolver.collect()
 
 
-def resolver_s_own() -> Iterable[Metric]:
-    """Return those of this process, which is the resolver process."""
-    return ProcessCollector(RESOLVER, registry=None).collect()
+def read_usage(process_id: int) -> bytes:
+    """Read those of the resolver process for itself, which can read no file."""
+    found = ProcessCollector(RESOLVER, lambda: process_id, registry=None).collect()
+    return json.dumps(
+        [[one.name, one.documentation, one.type, one.samples[0].value] for one in found]
+    ).encode()
+
+
+def families_of_usage(usage: bytes) -> Iterable[Metric]:
+    """Return the families that `read_usage` has read."""
+    for name, documentation, kind, value in json.loads(usage):
+        family = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+        yield family(name, documentation, value=value)

@@ -145,7 +145,7 @@ def _take_pair_untrusted(descriptors: list[int]) -> SocketPair | None:
             sockets.append(socket.socket(fileno=descriptor))
         except OSError:  # not a socket
             os.close(descriptor)
-    whole = len(sockets) == len(descriptors) in {2, 3} and all(map(_is_netfilter, sockets[2:]))
+    whole = len(sockets) == len(descriptors) in {2, 3} and all(map(is_netfilter, sockets[2:]))
     if whole and _is_udp(sockets[0]) and _is_listening_tcp(sockets[1]):
         return SocketPair(*sockets)
     for one in sockets:
@@ -153,7 +153,8 @@ def _take_pair_untrusted(descriptors: list[int]) -> SocketPair | None:
     return None
 
 
-def _is_netfilter(one: socket.socket) -> bool:
+def is_netfilter(one: socket.socket) -> bool:
+    """Whether it is a netlink socket for netfilter."""
     return one.family == socket.AF_NETLINK and one.proto == _NETLINK_NETFILTER
 
 

@@ -12,7 +12,8 @@ queries here, so that whatever ends the process ends the rule too, and queries t
 for all names that are not ours (docs/design/0009). The redirect of 127.0.0.11 port 53 to our sockets is independent:
 it comes and goes with the sockets (docs/design/0025).
 
-It keeps almost none of its initial capabilities (netagent.resolver.system.capabilities).
+It has two parts. What this module runs has no right at all (netagent.resolver.system.confinement): it parses what
+containers and servers send. What takes a right is done by the broker, its parent (netagent.resolver.privileged).
 
 It serves feeds to the containers as well (netagent.resolver.feed_server).
 
@@ -40,27 +41,25 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 
 from netagent.datapath.endpoint import netns
-from netagent.datapath.endpoint.dns_redirect import (
-    end_port_redirect,
-    end_redirect,
-    open_exempt,
-    open_redirect,
-)
 from netagent.loop_passes import LoopPasses
 from netagent.model.sandbox import SandboxId
+from netagent.openmetrics.process_families import read_usage
 from netagent.resolver.channel import SocketChannel, SocketPair, close_aside
-from netagent.resolver.feed_server import FeedServer, open_feed_listener
+from netagent.resolver.feed_server import FeedServer
 from netagent.resolver.feed_source import FEED_ADDRESS
+from netagent.resolver.privileged import Privileges, operations
 from netagent.resolver.protocol import SOCKET_NAME, Listen, Statistics, reply_bytes, wanted_messages
 from netagent.resolver.session import Effect, ServedTable, Session
 from netagent.resolver.stand_in import StandIn
 from netagent.resolver.system import capabilities
-from netagent.resolver.system.daemonize import LOCKED_STATUS, Ready, become_daemon
+from netagent.resolver.system.broker import Broker, BrokerClient, fork_broker
+from netagent.resolver.system.confinement import confine
+from netagent.resolver.system.daemonize import LOCKED_STATUS, LogPipe, Ready, become_daemon, log_to
 from netagent.resolver.system.host_servers import DNS_PORT, ServersFile
 from netdns.exchange import open_here
 from netdns.resolver import Resolver
@@ -81,8 +80,6 @@ _MAX_CONNECTIONS: Final = 8
 """Bound of agents connected to the resolver process; beyond it: further ones are closed. One agent, its successor,
 and some programs that read counters."""
 
-T = TypeVar("T")
-
 _log = logging.getLogger(__name__)
 
 
@@ -90,8 +87,9 @@ class ResolverProcess:
     """Joins netdns's server, the table, and the control socket. `release` is the version that it reports."""
 
     def __init__(
-        self, listener: socket.socket, *, release: str, resolv_conf: Path, passes: LoopPasses
+        self, listener: socket.socket, privileges: Privileges, *, release: str, passes: LoopPasses
     ) -> None:
+        self._privileges = privileges
         self._passes = passes
         self._release = release
         self._answering = ServedTable()
@@ -107,7 +105,7 @@ class ResolverProcess:
             before_answers=self._follow_upstreams,
         )
         self._listener = trio.socket.from_stdlib_socket(listener)
-        self._upstreams = ServersFile(resolv_conf, time.monotonic)
+        self._upstreams = ServersFile(privileges.read_servers, time.monotonic)
         self._sockets: dict[SandboxId, SocketPair] = {}
         self._redirects: dict[SandboxId, socket.socket] = {}
         self._forwarding: dict[SandboxId, bool] = {}
@@ -125,7 +123,9 @@ class ResolverProcess:
         self._feeds_taken: set[SandboxId] = set()
         """Sandboxes in which another program has the port of feeds."""
         self._listen_again = trio.Event()
-        self._stand_in = StandIn(self._statistics)
+        self._stand_in = StandIn(
+            self._statistics, listen=privileges.listen_in_place_of_agent, read_usage=privileges.read_usage
+        )
         self._counters = {"control_messages": 0, "control_refused": 0, "agents": 0}
 
     async def run(self) -> None:
@@ -176,7 +176,7 @@ class ResolverProcess:
             self._end_redirect(sandbox_id)
         elif sandbox_id not in self._redirects:  # an existing redirect stays: without it the runtime answers
             try:
-                self._redirects[sandbox_id] = _in_netns_of(pair, open_redirect)
+                self._redirects[sandbox_id] = self._privileges.open_redirect(pair.udp)
             except OSError as error:
                 pair.close()
                 return session.give_back(
@@ -256,7 +256,7 @@ class ResolverProcess:
 
     def _listen_in(self, sandbox_id: SandboxId, pair: SocketPair) -> None:
         try:
-            self._feeds.add_listener(sandbox_id, _in_netns_of(pair, open_feed_listener))
+            self._feeds.add_listener(sandbox_id, self._privileges.open_feed_listener(pair.udp))
         except OSError as error:
             if sandbox_id not in self._feeds_taken:
                 address, port = FEED_ADDRESS
@@ -275,7 +275,7 @@ class ResolverProcess:
         # The agent of an earlier release is about to end this process, and with it the last copy of the redirect.
         if sandbox_id not in self._bound:
             try:
-                self._bound[sandbox_id] = SocketPair(*_in_netns_of(pair, netns.bound_resolver_sockets))
+                self._bound[sandbox_id] = SocketPair(*self._privileges.bind_port_53(pair.udp))
             except OSError as error:
                 _log.warning(
                     "an agent of an earlier release can't answer in sandbox %s: %s", sandbox_id, error
@@ -294,15 +294,15 @@ class ResolverProcess:
         pair = self._sockets.pop(sandbox_id, None)
         if pair is not None:
             if pair.port_redirect is not None:
-                with capabilities.raised():
-                    end_port_redirect(pair.port_redirect)
+                with contextlib.suppress(OSError):
+                    self._privileges.end_port_redirect(pair.port_redirect)
             pair.close()
 
     def _end_redirect(self, sandbox_id: SandboxId) -> None:
         redirect = self._redirects.pop(sandbox_id, None)
         if redirect is not None:
-            with capabilities.raised():
-                end_redirect(redirect)
+            with contextlib.suppress(OSError):
+                self._privileges.end_redirect(redirect)
             close_aside(redirect)
 
     def _update_listeners(self) -> None:
@@ -332,7 +332,7 @@ class ResolverProcess:
         pair = self._sockets.get(SandboxId(str(server.near)))
         if pair is None:
             raise FileNotFoundError(errno.ENOENT, "the sandbox is gone")
-        return _in_netns_of(pair, lambda: open_exempt(kind))
+        return self._privileges.open_exempt(pair.udp, kind)
 
     def _follow_upstreams(self) -> None:
         servers = self._upstreams.news()
@@ -349,6 +349,7 @@ class ResolverProcess:
 
     def _statistics(self) -> dict[str, int]:
         own = {
+            "process_id": os.getpid(),
             "rows": len(self._answering.source.rows),
             "sandboxes": len(self._sockets),
             "redirects": len(self._redirects),
@@ -380,20 +381,19 @@ class ResolverProcess:
         return {**upto, "pass_count": times.count, "pass_sum_us": round(times.total * 1e6)}
 
 
-def _in_netns_of(pair: SocketPair, fn: Callable[[], T]) -> T:
-    """Call `fn` in the namespace of the sockets, with the capabilities that this takes. OSError."""
-    with capabilities.raised():
-        return netns.call_in_netns_of(pair.udp, fn)
-
-
-async def _serve_until_terminated(process: ResolverProcess) -> None:
+async def _serve_until_end(process: ResolverProcess, client: BrokerClient) -> None:
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
             nursery.start_soon(process.run)
+            nursery.start_soon(_wait_end, client, nursery)
             async for _ in signals:
-                _log.info("SIGTERM: ending")
                 break
         nursery.cancel_scope.cancel()
+
+
+async def _wait_end(client: BrokerClient, nursery: trio.Nursery) -> None:
+    await client.wait_end()
+    nursery.cancel_scope.cancel()
 
 
 def _take_lock(path: Path) -> int:
@@ -436,8 +436,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--detach", action="store_true", help="run in the background once ready")
     options = parser.parse_args(arguments)
     ready: Ready | None = None
+    write_log: Callable[[bytes], None] | None = None
     if options.detach:
-        ready = become_daemon(options.run_dir / LOG_NAME)
+        ready, log = become_daemon(options.run_dir / LOG_NAME)
+        write_log = lambda data: log.write(data.decode("utf-8", "backslashreplace"))  # noqa: E731
     else:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
@@ -446,22 +448,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         locked = isinstance(error, BlockingIOError)
         return _give_up(ready, LOCKED_STATUS if locked else 1, str(error.strerror or error))
-    try:
-        capabilities.keep_few()
-    except OSError as error:
-        _log.warning("more capabilities are left than needed: %s", error.strerror)
-    passes = LoopPasses()
-    process = ResolverProcess(
-        listener, release=options.release, resolv_conf=options.resolv_conf, passes=passes
-    )
-    if ready is not None:
-        ready.succeed()
-    _log.info("release %r answers, process %d", options.release, os.getpid())
     gc.collect()
     gc.freeze()
-    trio.run(_serve_until_terminated, process, instruments=[passes])
-    (options.run_dir / SOCKET_NAME).unlink(missing_ok=True)
+    child = 0
+    part = fork_broker(operations(options.resolv_conf, lambda: read_usage(child)), write_log)
+    if isinstance(part, Broker):
+        child = part.child
+        listener.close()
+        if ready is not None:
+            ready.close()
+        try:
+            capabilities.keep_few()
+        except OSError as error:
+            _log.warning("more capabilities are left than needed: %s", error.strerror)
+        status = part.serve()
+        (options.run_dir / SOCKET_NAME).unlink(missing_ok=True)
+        return status
+    # The lock is the broker's alone: whoever finds it free also finds both gone.
     os.close(lock)
+    return _answer_confined(part, listener, ready, options.release)
+
+
+def _answer_confined(client: BrokerClient, listener: socket.socket, ready: Ready | None, release: str) -> int:
+    if ready is not None:
+        log_to(LogPipe())
+    passes = LoopPasses()
+    process = ResolverProcess(listener, Privileges(client), release=release, passes=passes)
+    for problem in confine(client.parent):
+        _log.warning("%s", problem)
+    if ready is not None:
+        ready.succeed()
+    _log.info("release %r answers, process %d", release, client.parent)
+    trio.run(_serve_until_end, process, client, instruments=[passes])
     return 0
 
 

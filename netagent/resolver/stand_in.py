@@ -8,7 +8,8 @@ The agent names the address when it connects. When its connection ends, whatever
 listener; when an agent connects, it closes it. An agent that starts connects first and listens later, and tries again
 while the address is taken.
 
-The library for metrics is loaded with the first request, in a thread: a process that is never asked does not hold it.
+The process can open no listener below port 1024 and can't read what the kernel says of it: `listen` and `read_usage`
+do that.
 """
 
 from __future__ import annotations
@@ -18,25 +19,20 @@ import logging
 import math
 import socket
 from collections.abc import Callable, Mapping
-from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
 from netagent.feeds.request import FeedRequest, RequestError, RequestReader
 from netagent.model.loopback import is_loopback, is_name_of_loopback
-from netagent.resolver.system import capabilities
-
-if TYPE_CHECKING:
-    from netagent.openmetrics.text import Pieces, SharedText
+from netagent.openmetrics.away import away_families
+from netagent.openmetrics.text import CONTENT_TYPE, Pieces, SharedText
 
 RETRY_S: Final = 1.0
 """Pause before an address that is taken is tried again: the agent may still be closing."""
 REQUEST_S: Final = 5.0
 MAX_CONNECTIONS: Final = 8
 """Bound of connections to the listener while the agent is away; beyond it: closed unread."""
-_BACKLOG: Final = 16
-"""Bound of connections waiting to be accepted; beyond it: the kernel drops their first packets."""
 
 _log = logging.getLogger(__name__)
 
@@ -44,15 +40,22 @@ _log = logging.getLogger(__name__)
 class StandIn:
     """Call `agent_came` and `agent_went`; `run` until cancelled. `statistics`: the process's counters."""
 
-    def __init__(self, statistics: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(
+        self,
+        statistics: Callable[[], Mapping[str, int]],
+        *,
+        listen: Callable[[str], socket.socket],
+        read_usage: Callable[[], bytes],
+    ) -> None:
         self._statistics = statistics
+        self._listen = listen
+        self._read_usage = read_usage
         self._place = ""
         self._away_since: float | None = None
         """None: an agent is connected."""
         self._changed = trio.Event()
         self._open = 0
-        self._loading = trio.Lock()
-        self._text: SharedText | None = None
+        self._text = SharedText(self._pieces)
 
     def agent_came(self) -> None:
         """Leave the listener to the agent."""
@@ -76,8 +79,8 @@ class StandIn:
                 await changed.wait()
                 continue
             try:
-                listener = _listening(self._place)
-            except (OSError, ValueError) as error:
+                listener = trio.socket.from_stdlib_socket(self._listen(self._place))
+            except OSError as error:
                 _log.info("cannot answer on %s in the agent's place: %s", self._place, error)
                 with trio.move_on_after(RETRY_S):
                     await changed.wait()
@@ -137,20 +140,11 @@ class StandIn:
         return _response(503, "application/json", json.dumps(said).encode(), is_head=request.is_head)
 
     async def _metrics(self) -> tuple[str, bytes]:
-        async with self._loading:
-            if self._text is None:
-                await trio.to_thread.run_sync(import_module, "netagent.openmetrics.away")
-        from netagent.openmetrics.text import CONTENT_TYPE, SharedText
-
-        if self._text is None:
-            self._text = SharedText(self._pieces)
         return CONTENT_TYPE, await self._text.get()
 
     async def _pieces(self) -> Pieces:
-        from netagent.openmetrics.away import away_families
-
         away_s = trio.current_time() - (self._away_since or -math.inf)
-        return away_families(self._statistics(), away_s)
+        return away_families(self._statistics(), away_s, self._read_usage())
 
 
 async def _read(sock: trio.socket.SocketType) -> FeedRequest | None:
@@ -174,12 +168,3 @@ def _response(status: int, kind: str, body: bytes, *, is_head: bool = False) -> 
         f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
     )
     return head.encode("ascii") + (b"" if is_head else body)
-
-
-def _listening(place: str) -> trio.socket.SocketType:
-    address, _, port = place.rpartition(":")
-    family = socket.AF_INET6 if address.startswith("[") else socket.AF_INET
-    with capabilities.raised():  # the port may be below 1024
-        listener = socket.create_server((address.strip("[]"), int(port)), family=family, backlog=_BACKLOG)
-    listener.setblocking(False)
-    return trio.socket.from_stdlib_socket(listener)

@@ -154,12 +154,19 @@ def processes(cluster: Cluster, host: str) -> dict[str, int]:
         found["agent"] = int(with_pid)
     resolvers: list[str] = []
 
+    def parent_of(pid: str) -> str:
+        try:
+            return cluster.lab.host(host).path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+        except (FileNotFoundError, ProcessLookupError):
+            return ""
+
     def is_one_at_most() -> bool:
         listed = cluster.lab.host(host).run(["pgrep", "-f", "netagent.resolver.process"]).stdout.split()
-        resolvers[:] = [pid for pid in listed if cluster.lab.host(host).path(f"/proc/{pid}").exists()]
+        parents = {pid: parent_of(pid) for pid in listed}
+        # The part that answers has a parent of the same name, its broker; so has one that is being started.
+        resolvers[:] = [pid for pid, parent in parents.items() if parent and pid not in parents.values()]
         return len(resolvers) <= 1
 
-    # Who starts it is another process of that name until it is ready.
     cluster.wait(is_one_at_most, START_S, f"{host} has more than one resolver process")
     if resolvers:
         found["resolver"] = int(resolvers[0])

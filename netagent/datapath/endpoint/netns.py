@@ -5,8 +5,8 @@ so each call gets its own thread, which ends with the call; no thread of a pool 
 (a fork of a threaded process is slow and may deadlock). Sockets opened inside belong to that namespace for good and
 are used from the event loop afterwards.
 
-The resolver process differs: it has one thread and needs a socket in a sandbox for every query that it forwards
-there, so `call_in_netns_of` enters and leaves the namespace without yielding in between.
+The resolver process's broker differs: it has one thread and makes a socket in a sandbox for every query that is
+forwarded there, so `call_in_netns_of` enters and leaves the namespace without yielding in between.
 """
 
 from __future__ import annotations

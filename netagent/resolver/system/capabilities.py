@@ -1,7 +1,6 @@
-"""Restrict the resolver process to three capabilities, and have those in effect only while they are needed.
+"""Restrict the resolver process's broker to three capabilities, and have those in effect only while they are needed.
 
-It parses what containers and servers send, so a fault in a parser shows here first. It starts as a child of the agent
-with all of the agent's capabilities, and drops them before it reads a single query: its bounding, ambient and
+It starts as a child of the agent with all of the agent's capabilities, and drops them: its bounding, ambient and
 inheritable sets are emptied, no program that it might run gains anything, and in its permitted set three are left:
 
 - CAP_SYS_ADMIN: required by setns(2). Docker's resolver is queried from inside the container.
@@ -9,7 +8,7 @@ inheritable sets are emptied, no program that it might run gains anything, and i
 - CAP_NET_BIND_SERVICE: port 53 in the namespace, for an agent of an earlier release that can't use another port.
 
 None of these is in effect except inside `raised`, for the some 20 us of such a call. What remains of its user, root,
-is access to root's files.
+is access to root's files. The part that parses what others send has none (netagent.resolver.system.confinement).
 
 Capabilities belong to the calling thread: call `keep_few` before there is another thread, which inherits them.
 """
@@ -42,18 +41,24 @@ _HEADER: Final = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0), 
 def keep_few() -> None:
     """Drop all but KEPT for good, and take those out of effect. OSError when the kernel refuses; then fewer are
     dropped."""
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    problem: OSError | None = None
     try:
         # First, because this needs CAP_SETPCAP, which the next step drops.
-        for number in range(int(_LAST.read_text(encoding="ascii")) + 1):
-            _prctl(_PR_CAPBSET_DROP, number)
-    except OSError as error:
-        problem = error
-    _set(effective=0, permitted=_permitted() & sum(1 << number for number in KEPT))
-    if problem is not None:
-        raise problem
+        empty_bounding_set()
+    finally:
+        _set(effective=0, permitted=_permitted() & sum(1 << number for number in KEPT))
+
+
+def empty_bounding_set() -> None:
+    """Let no program gain anything. OSError without CAP_SETPCAP; then programs still gain nothing by their files."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    for number in range(int(_LAST.read_text(encoding="ascii")) + 1):
+        _prctl(_PR_CAPBSET_DROP, number)
+
+
+def drop_all() -> None:
+    """Drop all capabilities that the calling thread holds."""
+    _set(effective=0, permitted=0)
 
 
 @contextmanager

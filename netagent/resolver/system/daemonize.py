@@ -7,6 +7,7 @@ waited for later, and a started process is the same as one that was found runnin
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -31,13 +32,17 @@ class Ready:
         os.write(self._pipe, b"\x00")
         os.close(self._pipe)
 
+    def close(self) -> None:
+        """Leave the message to another process that has the pipe."""
+        os.close(self._pipe)
+
     def fail(self, status: int, message: str) -> NoReturn:
         """Make the parent print `message` and exit with `status`; this process exits too."""
         os.write(self._pipe, bytes([status]) + message.encode()[:4000])
         os._exit(status)
 
 
-class _LogHandler(logging.Handler):
+class LogFile(logging.Handler):
     """Writes lines to a file of bounded size; standard error goes there too."""
 
     def __init__(self, path: Path) -> None:
@@ -51,9 +56,18 @@ class _LogHandler(logging.Handler):
         return file
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record. A full or vanished run directory must not stop answers."""
+        """Write one record."""
+        self.write(self.format(record) + "\n")
+
+    def close(self) -> None:
+        """Close the file; standard error stays."""
+        self._file.close()
+        super().close()
+
+    def write(self, text: str) -> None:
+        """Write lines. A full or vanished run directory must not stop answers."""
         try:
-            self._file.write(self.format(record) + "\n")
+            self._file.write(text)
             self._file.flush()
             if self._file.tell() > _MAX_LOG_BYTES:
                 self._file.close()
@@ -63,7 +77,7 @@ class _LogHandler(logging.Handler):
             return
 
 
-def become_daemon(log: Path) -> Ready:
+def become_daemon(log: Path) -> tuple[Ready, LogFile]:
     """Return in the child, in a session of its own, with its log set up. The parent never returns.
 
     Call it before there is any thread.
@@ -82,12 +96,26 @@ def become_daemon(log: Path) -> Ready:
     os.close(nothing)
     ready = Ready(writing)
     try:
-        handler = _LogHandler(log)
+        handler = LogFile(log)
     except OSError as error:
         ready.fail(1, f"cannot write {log}: {error.strerror}")
+    log_to(handler)
+    return ready, handler
+
+
+def log_to(handler: logging.Handler) -> None:
+    """Have all lines go to this handler, and to no other."""
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    return ready
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+class LogPipe(logging.Handler):
+    """Writes lines to standard error at once; those for which there is no room are lost."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        with contextlib.suppress(OSError):
+            os.write(2, f"{self.format(record)}\n".encode("utf-8", "backslashreplace"))
 
 
 def _wait_and_exit(pipe: int) -> NoReturn:

@@ -206,11 +206,12 @@ def test_the_runtime_answers_again_when_the_process_is_killed(run_dir: Path, con
             async with agent(run_dir) as one:
                 await serve(one, container, behind_runtime=True)
                 process_id = process_id_of(one)
+                confined_id = (await one.statistics())["process_id"]
                 assert await container.ask("database") == ["10.170.0.21"]
             # The agent is away, so that nothing starts another.
             assert await container.ask("database") == ["10.170.0.21"]
             os.kill(process_id, signal.SIGKILL)
-            await until(lambda: gone(process_id))
+            await until(lambda: gone(process_id) and gone(confined_id))
             assert await container.ask("database") == ["172.18.0.66"]
             nursery.cancel_scope.cancel()
 
@@ -231,8 +232,8 @@ def test_the_next_agent_and_the_next_process_stay_in_front(run_dir: Path, contai
                 await until_in_front(container)
                 assert await container.ask("cache") == ["172.18.0.9"]
                 os.kill(process_id_of(two), signal.SIGKILL)
+                await until(lambda: two.status()["starts"] == 2)
                 await until_in_front(container)
-                assert two.status()["starts"] == 2
                 assert await container.ask("cache") == ["172.18.0.9"]
                 await two.remove_sandbox(SandboxId("c"))
                 runtime.records["database."] = "172.18.0.66"

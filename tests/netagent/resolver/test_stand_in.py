@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 from trio.testing import trio_test
 
+from netagent.openmetrics.process_families import read_usage
 from netagent.resolver import stand_in
+from netagent.resolver.privileged import _stand_in
 from netagent.resolver.stand_in import MAX_CONNECTIONS, StandIn
-from netagent.resolver.system import capabilities
 
 PATIENCE_S = 30.0
 
 
-@pytest.fixture(autouse=True)
-def _keep_capabilities(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process has dropped its capabilities by the time that it stands in; this one must keep them."""
+def stand_in_for(statistics: Callable[[], dict[str, int]]) -> StandIn:
+    def listen(place: str) -> socket.socket:
+        (found,) = _stand_in(place.encode(), None).sockets
+        return found
 
-    @contextmanager
-    def nothing() -> Iterator[None]:
-        yield
-
-    monkeypatch.setattr(capabilities, "raised", nothing)
+    return StandIn(statistics, listen=listen, read_usage=lambda: read_usage(os.getpid()))
 
 
 def free_place() -> str:
@@ -68,7 +67,7 @@ async def ask(place: str, request: bytes = METRICS) -> tuple[int, bytes]:
 
 @asynccontextmanager
 async def standing_in(place: str) -> AsyncIterator[StandIn]:
-    one = StandIn(lambda: {"queries": 42})
+    one = stand_in_for(lambda: {"queries": 42})
     one.agent_came()
     one.set_place(place)
     async with trio.open_nursery() as nursery:
@@ -119,7 +118,7 @@ async def test_an_address_that_is_taken_is_tried_again() -> None:
 
 @trio_test
 async def test_an_agent_without_a_listener_is_not_stood_in_for() -> None:
-    one = StandIn(dict)
+    one = stand_in_for(dict)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.run)
         one.agent_went()

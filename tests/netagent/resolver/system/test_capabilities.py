@@ -1,4 +1,4 @@
-"""What the running resolver process may do, by /proc."""
+"""What the broker of the running resolver process may do, by /proc."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from netagent.resolver.system import capabilities
 pytestmark = pytest.mark.kernel
 
 
-def test_the_process_keeps_no_right_that_it_does_not_need(run_dir: Path, container: Container) -> None:
+def test_the_broker_keeps_no_right_that_it_does_not_need(run_dir: Path, container: Container) -> None:
     async def main() -> None:
         async with agent(run_dir, stop=True) as one:
             await serve(one, container, behind_runtime=True)  # with the table that takes one of them

@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from netagent.loop_passes import LoopPasses
 from netagent.resolver.process import ResolverProcess
-from netagent.resolver.system.host_servers import ServersFile, parse_servers_untrusted
+from netagent.resolver.system.host_servers import ChangedFile, ServersFile, parse_servers_untrusted
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_servers_in_their_order(text: str, servers: int | tuple[str, ...]) -> No
 class Follower:
     def __init__(self, path: Path) -> None:
         self.now = 0.0
-        self.file = ServersFile(path, lambda: self.now)
+        self.file = ServersFile(ChangedFile(path).news, lambda: self.now)
 
     def later(self) -> tuple[str, ...] | None:
         """What is new at the next look."""
@@ -106,7 +107,10 @@ def test_many_queries_cost_one_look_in_a_while(tmp_path: Path) -> None:
 def test_the_process_looks_before_it_answers(tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        process = ResolverProcess(listener, release="test", resolv_conf=path, passes=LoopPasses())
+        privileges: Any = SimpleNamespace(
+            read_servers=ChangedFile(path).news, listen_in_place_of_agent=None, read_usage=None
+        )
+        process = ResolverProcess(listener, privileges, release="test", passes=LoopPasses())
         upstreams: Any = process._upstreams
         upstreams.LOOK_AGAIN_S = 0
         for digit in (1, 2):
