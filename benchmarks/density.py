@@ -84,12 +84,17 @@ class Cost:
 def process_of(host: Host, words: Sequence[str]) -> Process:
     """Return the process whose command line has all these words, among the descendants of the host's first
     process."""
+    root, found = host.path("/"), {}
     for status in Path("/proc").glob("[0-9]*/cmdline"):
         line = status.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        if all(word in line for word in words):
-            root = host.path("/")
-            if (status.parent / "ns" / "mnt").samefile(root.parent / "ns" / "mnt"):
-                return Process(int(status.parent.name))
+        if all(word in line for word in words) and (status.parent / "ns" / "mnt").samefile(
+            root.parent / "ns" / "mnt"
+        ):
+            stat = (status.parent / "stat").read_text().rpartition(")")[2]
+            found[int(status.parent.name)] = int(stat.split()[1])
+    # The resolver process's broker has the same command line, and is the parent of the part that answers.
+    for process_id in found.keys() - set(found.values()):
+        return Process(process_id)
     raise SystemExit(f"no process {words} on {host.name}")
 
 
