@@ -282,6 +282,10 @@ def test_a_machine_of_nspawn_is_attached_by_its_name(cluster: tuple[Machine, Clu
 
 def test_the_agent_does_all_it_must_behind_the_restrictions(cluster: tuple[Machine, Cluster]) -> None:
     machine, far = cluster
+    # The unit leaves the resolver process what it needs to give up everything.
+    assert "more rights" not in machine.run("cat", "/run/netagent/resolver.log")
+    users = machine.run("ps", "-o", "uid=", "-p", ",".join(resolver(machine).split())).split()
+    assert sorted(users) == ["0", "65530"]
     far.wait(lambda: far.answers("web222", "client.app.mesh.internal") != [], KNOWN_S, "client is not found")
     assert "none" in next(
         line for line in machine.netagent("status").splitlines() if line.startswith("drift:")
