@@ -70,6 +70,8 @@ class RingKeeper:
     is_signer: Callable[[HostId], bool]
     record_address: Callable[[HostId], Address | None]
     rotate_every_s: Callable[[], float]
+    compromised: Callable[[RegistryView], frozenset[KeyId]] = compromised_keys
+    """Keys that a revoked host may know."""
     _exchange: ExchangeKey = field(init=False)
     _retiring: dict[KeyId, float] = field(default_factory=dict)
     """Keys that are announced as not accepted, and when they go."""
@@ -110,7 +112,7 @@ class RingKeeper:
 
     def _take_shown(self, peer: PeerRing) -> None:
         view = self.live.view
-        compromised, primary = compromised_keys(view), self.store.ring[0]
+        compromised, primary = self.compromised(view), self.store.ring[0]
         wanted = []
         for place, one in enumerate(peer.keys):
             key_id = self.store.id_of(one.key)
@@ -153,7 +155,7 @@ class RingKeeper:
             self.store.ring,
             excluded=self._excluded(view),
             is_signer=self.is_signer,
-            compromised=compromised_keys(view),
+            compromised=self.compromised(view),
             offered=self._opened,
             rotate_every_s=self.rotate_every_s(),
             now_s=self.store.now_s,
@@ -175,7 +177,7 @@ class RingKeeper:
     async def _look(self) -> None:
         """Take a step if anything can have changed."""
         view = self.live.view
-        seen = (view.store.key_records, view.hosts, self.store.keys, compromised_keys(view))
+        seen = (view.store.key_records, view.hosts, self.store.keys, self.compromised(view))
         # Compared by identity: a look at an unchanged cluster costs nothing.
         is_same = len(seen) == len(self._seen) and all(
             new is old for new, old in zip(seen[:3], self._seen[:3], strict=True)
@@ -192,7 +194,7 @@ class RingKeeper:
     async def _step(self) -> None:
         self.store.note_start()
         view = self.live.view
-        if not compromised_keys(view):
+        if not self.compromised(view):
             self._met.update(view.hosts)
         while self._shown:
             self._take_shown(self._shown.popitem()[1])
@@ -298,7 +300,7 @@ class RingKeeper:
     def _excluded(self, view: RegistryView) -> frozenset[HostId]:
         """Return the hosts that count for nothing: revoked ones, and those that came while a key was compromised and
         have no better one."""
-        revoked, compromised = frozenset(view.revoked), compromised_keys(view)
+        revoked, compromised = frozenset(view.revoked), self.compromised(view)
         if not compromised.intersection(one.key_id for one in self.store.ring):
             return revoked
         unknown = set()

@@ -38,7 +38,7 @@ def all_alive(app: Cluster) -> bool:
     return all(set(app.agents(host).values()) == {"alive"} for host in app.hosts)
 
 
-def test_scenario_59_the_key_changes_under_traffic_without_a_loss(app: Cluster) -> None:
+def test_scenario_60_the_key_changes_under_traffic_without_a_loss(app: Cluster) -> None:
     before = ring(app, "h1")
     echo = app.attach("h2", "echo", command=("python3", STREAM, "serve"))
     app.await_listening("echo", 7000)
@@ -60,7 +60,7 @@ def test_scenario_59_the_key_changes_under_traffic_without_a_loss(app: Cluster) 
     assert not set(before) & set(ring(app, "h1"))
 
 
-def test_scenario_60_a_host_that_slept_through_two_keys_or_has_an_old_backup_comes_back(app: Cluster) -> None:
+def test_scenario_61_a_host_that_slept_through_two_keys_or_has_an_old_backup_comes_back(app: Cluster) -> None:
     with app.agent_of("h3") as three:
         three.stop_agent()
         file = three.path("/var/lib/netagent/keyring")
