@@ -253,7 +253,7 @@ KNOWS = {
         "netagent.http.certificate", "netagent.keys.sealing", "netagent.tunnel.keys",
         "netgossip.codec.sealing", "netgossip.join.admission", "netgossip.join.identity",
         "netgossip.join.readmission",
-        "netgossip.records.frames",
+        "netgossip.records.frames", "netgossip.records.sessions",
     },
 }  # fmt: skip
 

@@ -21,6 +21,10 @@ class SealError(WireError):
         self.reason = reason
 
 
+class UnknownSessionError(WireError):
+    """A frame under the key of a session that this node does not have: one of the two has restarted."""
+
+
 class EarlyError(WireError):
     """No one is at fault: the frame was sealed before its sender's proof but arrived after it, as happens when hosts
     meet. It is refused because a recording looks the same. State is unchanged."""

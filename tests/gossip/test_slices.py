@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import msgpack
 import pytest
@@ -169,9 +170,9 @@ class Work:
             self.put += 1
             put(log, entry)
 
-        def counting_seal(sealer: Sealer, recipient: str, body: bytes, *, flags: int = 0) -> bytes:
+        def counting_seal(sealer: Sealer, recipient: str, body: bytes, **how: Any) -> bytes:
             self.sealed += 1
-            return seal(sealer, recipient, body, flags=flags)
+            return seal(sealer, recipient, body, **how)
 
         monkeypatch.setattr(record_log.RecordLog, "put", counting_put)
         monkeypatch.setattr(Sealer, "seal", counting_seal)

@@ -71,8 +71,8 @@ class _Accepted:
     reader: FrameReader | None = None
     join: InviterConversation | EntryConversation | None = None
     partial: bytearray = field(default_factory=bytearray)
-    speaker: tuple[NodeId, int] | None = None
-    """Sender and epoch of its frames."""
+    speaker: tuple[NodeId, int, bool] | None = None
+    """Sender and epoch of its frames, and whether they are under a session's key."""
     last_counter: int = 0
     is_over: bool = False
     """The peer has finished sending. The stream is closed once its last message has been processed, which tells the
@@ -169,11 +169,13 @@ class AcceptedStreams:
         arrived: list[Arrived] = []
         for header, frame in stream.reader.feed_untrusted(data):
             opened = self._opener.open_untrusted(header, frame, stream=True)
-            if stream.speaker not in (None, (opened.sender, opened.epoch)):
+            speaker = (opened.sender, opened.epoch, opened.session is not None)
+            # Else who has the ring key could put words before those of the peer's, into one message.
+            if stream.speaker not in (None, speaker):
                 raise WireError("two senders on one stream")
             if opened.counter <= stream.last_counter:
                 raise WireError("replayed")
-            stream.speaker, stream.last_counter = (opened.sender, opened.epoch), opened.counter
+            stream.speaker, stream.last_counter = speaker, opened.counter
             stream.deadline = now + self._timeout_s
             if opened.fresh:
                 self._displace(self._places.prove(stream_id, opened.sender))

@@ -1,9 +1,23 @@
-"""How the record channel seals its frames: one key per sender and start, counters as nonces.
+"""How the record channel seals its frames: under a session's key, or under one made from a ring key; counters as
+nonces.
 
     frame = magic 'N', version, flags, key id(4), sender(16), epoch(8), counter(8), length(2), sealed body
             \\_______________________ unencrypted, authenticated __________________________/
 
-The same frame is a datagram's whole payload and, several in a row, a stream.
+The same frame is a datagram's payload and, several in a row, a stream. A datagram has a second one where a Welcome
+comes with what follows it under the session that it makes.
+
+Version 2, in a session (sessions.py):
+
+- Key: of the session, one per direction; the key id is the session's. Only the two peers have it, and no key that is
+  kept leads to it. Nonce: the counter, which is the sender's one sequence for all of its frames.
+- Proof: a session is younger than our part of its keys, so whatever opens under it is of the peer's present start.
+  Nobody else can have sealed it. A window of 1,024 counters per session refuses replays.
+- What went over a stream does not open as a datagram, nor the other way round.
+
+Version 1, under a ring key: Hello and Welcome, all that is said before there is a session, and everything between
+hosts of which one has no sessions. Any holder of the ring key can make such a frame in any member's name. From a peer
+that has shown a session it therefore counts as a recording would. What follows is of version 1:
 
 - Key: HKDF-SHA256(ring key, salt = cluster label, info = "netgossip record" + sender + epoch). Nonce: the counter.
   No two senders share a key, so counters suffice, and no birthday bound limits how much is sealed under a ring
@@ -32,7 +46,8 @@ and a persisted table of every peer's last epoch (a file to write for each resta
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -41,7 +56,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from netgossip.codec.sealing import Keyring
-from netgossip.errors import EarlyError, SealError, WireError
+from netgossip.errors import EarlyError, SealError, UnknownSessionError, WireError
 from netgossip.types import NodeId
 
 MAGIC: Final = 0x4E
@@ -50,6 +65,9 @@ JOIN_MAGIC: Final = 0x4A
 RETURN_MAGIC: Final = 0x52
 """The same for a host that returns by its identity ('R')."""
 VERSION: Final = 1
+SESSION_VERSION: Final = 2
+"""A frame under a session's key: it has the session's id in place of the ring key's."""
+SESSION_ID_BYTES: Final = 4
 HEADER: Final = struct.Struct(">BBB4s16sQQH")
 HEADER_BYTES: Final = HEADER.size
 TAG_BYTES: Final = 16
@@ -67,6 +85,7 @@ WINDOW: Final = 1024
 """Counters. A sender numbers its frames to all peers in one sequence, so most of this reordering comes from other
 peers."""
 
+_WAY: Final = (b"datagram", b"stream")
 _INFO_KEY: Final = b"netgossip record"
 _INFO_ID: Final = b"netgossip key id"
 
@@ -81,6 +100,7 @@ class Header:
     epoch: int
     counter: int
     sealed_bytes: int
+    in_session: bool = False
 
 
 def parse_header_untrusted(data: bytes | bytearray) -> Header:
@@ -88,11 +108,11 @@ def parse_header_untrusted(data: bytes | bytearray) -> Header:
     if len(data) < HEADER_BYTES:
         raise WireError("frame cut off")
     magic, version, flags, key_id, sender, epoch, counter, sealed = HEADER.unpack_from(data)
-    if magic != MAGIC or version != VERSION:
+    if magic != MAGIC or version not in (VERSION, SESSION_VERSION):
         raise WireError("not a record frame")
     if sealed < TAG_BYTES:
         raise WireError("frame without a seal")
-    return Header(flags, key_id, sender.hex(), epoch, counter, sealed)
+    return Header(flags, key_id, sender.hex(), epoch, counter, sealed, version == SESSION_VERSION)
 
 
 class ReplayWindow:
@@ -137,14 +157,32 @@ class Sealer:
         self._key_id = b""
         self._cipher: AESGCM | None = None
 
-    def seal(self, recipient: NodeId, body: bytes, *, flags: int = 0) -> bytes:
-        """Seal one frame; `body` at most BODY_LIMIT_BYTES."""
-        cipher = self._current()
+    def seal(
+        self,
+        recipient: NodeId,
+        body: bytes,
+        *,
+        flags: int = 0,
+        session: Session | None = None,
+        stream: bool = False,
+    ) -> bytes:
+        """Seal one frame under the ring key, or under a session's; `body` at most BODY_LIMIT_BYTES. `stream`: it goes
+        over a stream; under a session it opens nowhere else."""
+        # One sequence for both: under each key a counter comes once.
         self._counter += 1
+        if session is None:
+            cipher = self._current()
+            version, key = VERSION, self._key_id
+        else:
+            cipher, version, key = session.sealing, SESSION_VERSION, session.session_id
+            session.sealed += 1
         header = HEADER.pack(
-            MAGIC, VERSION, flags, self._key_id, self._node, self._epoch, self._counter, len(body) + TAG_BYTES
+            MAGIC, version, flags, key, self._node, self._epoch, self._counter, len(body) + TAG_BYTES
         )
-        return header + cipher.encrypt(_nonce(self._counter), body, header + bytes.fromhex(recipient))
+        additional = header + bytes.fromhex(recipient)
+        if session is not None:
+            additional += _WAY[stream]
+        return header + cipher.encrypt(_nonce(self._counter), body, additional)
 
     def _current(self) -> AESGCM:
         if self._cipher is None or self._generation != self._keyring.generation:
@@ -158,7 +196,7 @@ class Sealer:
 @dataclass(frozen=True, slots=True)
 class Opened:
     """An authentic frame. `fresh`: sealed after its session was admitted, and on a stream not seen on an earlier one.
-    `proven`: fresh, and not a replay."""
+    `proven`: fresh, and not a replay. `session`: the one under whose key it was sealed; None: under a ring key."""
 
     sender: NodeId
     epoch: int
@@ -166,9 +204,37 @@ class Opened:
     body: bytes
     fresh: bool
     proven: bool
+    session: Session | None = None
 
 
-class _Session:
+@dataclass(slots=True)
+class Session:
+    """Keys that we have agreed on with one start of a peer (sessions.py), and which of its frames came under them."""
+
+    peer: NodeId
+    epoch: int
+    """The peer's."""
+    session_id: bytes
+    asked_by: NodeId
+    sealing: AESGCM
+    opening: AESGCM
+    made_at: float
+    ends_at: float
+    """When it opens no more."""
+    number: int = 0
+    """Rises from one session with the peer to the next."""
+    is_confirmed: bool = False
+    """The peer has shown that it has the keys."""
+    is_heard: bool = False
+    """A fresh frame came under it."""
+    sealed: int = 0
+    """Frames sealed by us."""
+    window: ReplayWindow = field(default_factory=lambda: ReplayWindow(0))
+    streamed: int = 0
+    """The highest counter that came on a stream."""
+
+
+class _Sender:
     """What we keep of one sender: the admitted epoch with its first counter, and the ciphers used recently."""
 
     __slots__ = ("ciphers", "epoch", "first", "streamed", "window")
@@ -185,22 +251,30 @@ class _Session:
 class Opener:
     """Opens others' frames. The caller names the senders it knows; all others are refused before any cryptography."""
 
-    def __init__(self, *, node_id: NodeId, keyring: Keyring, label: bytes) -> None:
+    def __init__(
+        self,
+        *,
+        node_id: NodeId,
+        keyring: Keyring,
+        label: bytes,
+        find_session: Callable[[NodeId, bytes], Session | None] = lambda _sender, _session_id: None,
+    ) -> None:
         self._node = bytes.fromhex(node_id)
         self._keyring = keyring
         self._label = label
-        self._sessions: dict[NodeId, _Session] = {}
+        self._find_session = find_session
+        self._senders: dict[NodeId, _Sender] = {}
         self._refused: set[NodeId] = set()
         self._keys: dict[bytes, bytes] = {}
         self._generation = -1
 
     def know(self, sender: NodeId) -> None:
         """Open frames of `sender` from now on."""
-        self._sessions.setdefault(sender, _Session())
+        self._senders.setdefault(sender, _Sender())
 
     def forget(self, sender: NodeId) -> None:
         """Refuse frames of `sender` from now on."""
-        self._sessions.pop(sender, None)
+        self._senders.pop(sender, None)
 
     def refuse(self, sender: NodeId, *, refused: bool) -> None:
         """Refuse what names `sender` for another reason than that it is unknown, or no longer."""
@@ -208,18 +282,18 @@ class Opener:
 
     def is_admitted(self, sender: NodeId) -> bool:
         """True while there is an admitted session of `sender`."""
-        session = self._sessions.get(sender)
+        session = self._senders.get(sender)
         return session is not None and session.epoch is not None
 
     def is_current(self, frame: Opened) -> bool:
         """True when `frame` is of the admitted session of its sender."""
-        session = self._sessions.get(frame.sender)
+        session = self._senders.get(frame.sender)
         return session is not None and session.epoch == frame.epoch
 
     def is_early(self, frame: Opened) -> bool:
         """True when `frame` may be of a start that is about to prove itself, or from before its proof; False when it
         is of a start that has ended."""
-        session = self._sessions.get(frame.sender)
+        session = self._senders.get(frame.sender)
         if session is None or session.epoch is None:
             return True
         return frame.epoch > session.epoch or (
@@ -229,7 +303,7 @@ class Opener:
     def admit(self, frame: Opened) -> bool:
         """Make the session of `frame`, which was proven live, the sender's current one. True when it was not so
         before."""
-        session = self._sessions[frame.sender]
+        session = self._senders[frame.sender]
         if session.epoch == frame.epoch:
             return False
         session.epoch, session.first, session.window = frame.epoch, frame.counter, ReplayWindow(frame.counter)
@@ -238,17 +312,24 @@ class Opener:
 
     def open_untrusted(self, header: Header, frame: bytes | bytearray, *, stream: bool = False) -> Opened:
         """Check and decrypt one whole frame. Raises SealError for a key that we lack, WireError otherwise."""
-        session = self._sessions.get(header.sender)
-        if session is None:
+        known = self._senders.get(header.sender)
+        if known is None:
             raise WireError(
                 "sender is revoked" if header.sender in self._refused else "sender is not a member"
             )
         if len(frame) != HEADER_BYTES + header.sealed_bytes:
             raise WireError("frame of another length than it says")
+        if header.in_session:
+            return self._open_in_session_untrusted(header, frame, stream=stream)
+        return self._open_under_ring_untrusted(header, frame, known, stream=stream)
+
+    def _open_under_ring_untrusted(
+        self, header: Header, frame: bytes | bytearray, known: _Sender, *, stream: bool
+    ) -> Opened:
         key = self._ring().get(header.key_id)
         if key is None:
             raise SealError("wrong-key")
-        cipher = session.ciphers.get((header.key_id, header.epoch))
+        cipher = known.ciphers.get((header.key_id, header.epoch))
         fresh = cipher is None
         if cipher is None:
             cipher = _cipher(key, self._label, bytes.fromhex(header.sender), header.epoch)
@@ -258,28 +339,46 @@ class Opener:
         except InvalidTag:
             raise SealError("wrong-key") from None
         if fresh:
-            if len(session.ciphers) >= 4:  # the current and the next key, of the last and the present start
-                session.ciphers.clear()
-            session.ciphers[header.key_id, header.epoch] = cipher
-        current = session.epoch == header.epoch
+            if len(known.ciphers) >= 4:  # the current and the next key, of the last and the present start
+                known.ciphers.clear()
+            known.ciphers[header.key_id, header.epoch] = cipher
+        current = known.epoch == header.epoch
         proven = current and not stream
-        if proven and header.counter < session.first:
+        if proven and header.counter < known.first:
             raise EarlyError("sealed before the sender's proof")
-        if proven and not session.window.accept(header.counter):
+        if proven and not known.window.accept(header.counter):
             raise WireError("replayed")
-        fresh = current and header.counter > session.first
+        fresh = current and header.counter > known.first
         if stream and fresh:
             # A sender has one stream to us at a time. So a counter that is not above all that came belongs to a
             # stream that has broken, or to a recording: it may bring content, and says nothing of the present.
-            fresh = header.counter > session.streamed and not session.window.has_seen(header.counter)
-            session.streamed = header.counter if fresh else session.streamed
+            fresh = header.counter > known.streamed and not known.window.has_seen(header.counter)
+            known.streamed = header.counter if fresh else known.streamed
         return Opened(header.sender, header.epoch, header.counter, body, fresh, proven)
+
+    def _open_in_session_untrusted(self, header: Header, frame: bytes | bytearray, *, stream: bool) -> Opened:
+        session = self._find_session(header.sender, header.key_id)
+        if session is None or session.epoch != header.epoch:
+            raise UnknownSessionError("no such session")
+        additional = bytes(frame[:HEADER_BYTES]) + self._node + _WAY[stream]
+        try:
+            body = session.opening.decrypt(_nonce(header.counter), bytes(frame[HEADER_BYTES:]), additional)
+        except InvalidTag:
+            raise SealError("wrong-key") from None
+        # The session is younger than our part of its keys, so every frame under it is of the peer's present start.
+        if not stream:
+            if not session.window.accept(header.counter):
+                raise WireError("replayed")
+            return Opened(header.sender, header.epoch, header.counter, body, True, True, session)
+        fresh = header.counter > session.streamed and not session.window.has_seen(header.counter)
+        session.streamed = max(session.streamed, header.counter)
+        return Opened(header.sender, header.epoch, header.counter, body, fresh, False, session)
 
     def _ring(self) -> dict[bytes, bytes]:
         if self._generation != self._keyring.generation:
             self._keys = {key_id(key, self._label): key for key in self._keyring.keys}
             self._generation = self._keyring.generation
-            for session in self._sessions.values():
+            for session in self._senders.values():
                 session.ciphers.clear()
         return self._keys
 

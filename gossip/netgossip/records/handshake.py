@@ -19,6 +19,9 @@ from netgossip.deadlines import NEVER
 from netgossip.records.wire import NONCE_BYTES
 from netgossip.types import NodeId
 
+HELLOS_AT_ONCE: Final = 16
+"""Bound of Hellos made in one go; beyond it: the others follow at once, after whatever else is to do. Each has an
+offer (sessions.py): 3 ms."""
 HELLO_MIN_S: Final = 0.1
 HELLO_MAX_S: Final = 5.0
 HELLO_HEARD_S: Final = 1.0
@@ -49,6 +52,10 @@ class Handshakes:
         """Send a Hello at once, and then until there is an answer."""
         self._waiting[node_id] = _Handshake(now)
 
+    def is_under_way(self, node_id: NodeId) -> bool:
+        """True while Hellos are sent to the peer."""
+        return node_id in self._waiting
+
     def note_heard(self, node_id: NodeId, now: float) -> None:
         """Note an unproven message of the peer: send it a Hello soon."""
         handshake = self._waiting.get(node_id)
@@ -65,6 +72,10 @@ class Handshakes:
         pause_s = WELCOME_PAUSE_S if is_hello else UNPROVEN_PAUSE_S
         self._answer_at[node_id, is_hello] = now + pause_s
         return True
+
+    def is_awaited(self, node_id: NodeId, nonce: bytes) -> bool:
+        """True if this is the nonce of the last Hello, which has not been answered."""
+        return self._nonces.get(node_id) == nonce
 
     def is_answer(self, node_id: NodeId, nonce: bytes) -> bool:
         """True if this is the nonce of the last Hello; no further one is sent then."""
@@ -90,7 +101,7 @@ class Handshakes:
         """Return the peers to send a Hello to now, each with a new nonce."""
         due = [
             (node_id, handshake) for node_id, handshake in self._waiting.items() if handshake.due_at <= now
-        ]
+        ][:HELLOS_AT_ONCE]
         for node_id, handshake in due:
             self._nonces[node_id] = self._rng.randbytes(NONCE_BYTES)
             self._hello_at[node_id] = now

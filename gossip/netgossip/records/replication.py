@@ -56,7 +56,8 @@ class Replication:
 
     `rng` must be `random.SystemRandom` outside of tests: session nonces come from it. `expect_peers`: we have been in
     a cluster before, or have seeds, so an empty membership at the start means little. `identity`: signs our logs;
-    None: logs are neither signed nor checked.
+    and proves us to peers, with whom it agrees on session keys; None: logs are neither signed nor
+    checked, and frames are sealed under the ring key.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Replication:
             new_stream_id=new_stream_id,
             join_handler=join_handler,
             works=self._works,
+            identity=identity,
         )
         self._dissemination = Dissemination(config=config)
         self._anti_entropy = AntiEntropy(config=config, rng=rng)

@@ -19,10 +19,12 @@ from typing import Final
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.deadlines import NEVER
-from netgossip.errors import WireError
+from netgossip.errors import EarlyError, UnknownSessionError, WireError
+from netgossip.join.identity import Identity
 from netgossip.records.accepted_streams import AcceptedStreams, Arrived, JoinHandler, count_refusal
 from netgossip.records.frames import (
     BODY_LIMIT_BYTES,
+    HEADER_BYTES,
     LAST,
     MORE,
     OVERHEAD_BYTES,
@@ -33,6 +35,7 @@ from netgossip.records.frames import (
 )
 from netgossip.records.handshake import Handshakes
 from netgossip.records.parts import Assembly, Cutter
+from netgossip.records.sessions import Sessions
 from netgossip.records.wire import (
     ASSEMBLED_BYTES,
     IDEMPOTENT,
@@ -63,6 +66,11 @@ from netgossip.types import (
 
 DATAGRAMS_AT_ONCE: Final = PARTS_LIMIT
 """More datagrams' worth than this for one peer goes over a stream, which has flow control."""
+HANDSHAKE: Final = (Hello, Welcome)
+"""The messages that go under a ring key also where there is a session."""
+FRAMES_AT_ONCE: Final = 2
+"""Bound of frames in one datagram; beyond it: refused. A Welcome, and what follows it under the session that it
+makes."""
 IN_PARTS: Final = (Delta, Vector, Fetch)
 """The messages that may be longer than a datagram. No other message is accepted from parts."""
 BACKLOG_BYTES: Final = 16 * 1024 * 1024
@@ -90,11 +98,20 @@ class Received:
     fresh: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    encoded: bytes
+    may_stream: bool = False
+    is_timeless: bool = False
+    """Believed without a proof of its sender."""
+    is_handshake: bool = False
+    """A Hello or Welcome, which no session can seal."""
+
+
 @dataclass(slots=True)
 class _PeerChannel:
     address: Address
-    outbox: list[tuple[bytes, bool]] = field(default_factory=list)
-    """(encoded, may go over a stream)."""
+    outbox: list[_Queued] = field(default_factory=list)
     outbox_bytes: int = 0
     backlog: list[bytes] = field(default_factory=list)
     backlog_bytes: int = 0
@@ -102,6 +119,10 @@ class _PeerChannel:
     """Messages for the peer that are being encoded in slices."""
     stream: StreamId | None = None
     cutter: Cutter = field(default_factory=Cutter)
+    is_welcomed: bool = False
+    """The peer has answered a Hello of ours, by which we know how long its messages in parts may be."""
+    owes_frame: bool = False
+    """The peer waits for a frame that confirms a session, also if there is nothing to say."""
 
 
 @dataclass(slots=True)
@@ -125,17 +146,21 @@ class RecordTransport:
         new_stream_id: Callable[[], StreamId],
         join_handler: JoinHandler | None,
         works: WorkQueue,
+        identity: Identity | None = None,
         assembles: int = ASSEMBLED_BYTES,
     ) -> None:
         """`assembles`: the longest message that peers may send us in parts, as we announce it. 0: behave like a
-        release without parts."""
+        release without parts. `identity` None: behave like a release without sessions."""
         self._config = config
         self._works = works
         self._assembles = assembles
         self._new_stream_id = new_stream_id
         epoch = (boot_epoch & 0xFFFFFFFF) << 32 | rng.getrandbits(32)
         self._sealer = Sealer(node_id=node_id, epoch=epoch, keyring=keyring, label=label)
-        self._opener = Opener(node_id=node_id, keyring=keyring, label=label)
+        self._sessions = Sessions(
+            node_id=node_id, epoch=epoch, identity=identity, keyring=keyring, label=label, rng=rng
+        )
+        self._opener = Opener(node_id=node_id, keyring=keyring, label=label, find_session=self._sessions.find)
         self._peers: dict[NodeId, _PeerChannel] = {}
         self._handshakes = Handshakes(rng)
         self._unknown: dict[NodeId, int] = {}
@@ -175,6 +200,7 @@ class RecordTransport:
             if peer is not None and peer.stream is not None:
                 self._end_dialled(peer.stream)
             self._opener.forget(node_id)
+            self._sessions.forget(node_id)
             self._assembly.forget(node_id)
             self._handshakes.forget(node_id)
             self._ready.pop(node_id, None)
@@ -200,12 +226,18 @@ class RecordTransport:
 
     def begin_handshake(self, node_id: NodeId, now: float) -> None:
         """Have a peer prove its present start, if it has not yet."""
-        if node_id in self._peers and not self._opener.is_admitted(node_id):
+        peer = self._peers.get(node_id)
+        if peer is None:
+            return
+        self._sessions.keep(node_id)
+        lacks_session = self._sessions.speaks(node_id) and not self._sessions.for_sending(node_id, now)
+        if lacks_session or not (peer.is_welcomed and self._opener.is_admitted(node_id)):
             self._handshakes.begin(node_id, now)
 
     def stop_handshake(self, node_id: NodeId) -> None:
         """Stop the handshake with a peer that is not expected to answer."""
         self._handshakes.stop_handshake(node_id)
+        self._sessions.let_expire(node_id)
 
     def knows(self, node_id: NodeId) -> bool:
         """True when there is an address for the peer."""
@@ -227,7 +259,8 @@ class RecordTransport:
         finally:
             peer.being_written -= 1
         if self._peers.get(node_id) is peer:
-            peer.outbox.append((encoded, isinstance(message, IDEMPOTENT)))
+            kinds = (isinstance(message, kind) for kind in (IDEMPOTENT, TIMELESS, HANDSHAKE))
+            peer.outbox.append(_Queued(encoded, *kinds))
             peer.outbox_bytes += len(encoded)
             self._ready[node_id] = None
 
@@ -253,16 +286,36 @@ class RecordTransport:
     def handle_datagram(self, payload: bytes, now: float) -> list[Received]:
         """Return the messages of a datagram; none (and a count) if it is refused."""
         self._now = now
-        try:
-            header = parse_header_untrusted(payload)
-            if header.sender not in self._peers:
-                self._note_unknown(header.sender)
-            opened = self._opener.open_untrusted(header, payload)
-            messages = at_once(decode_untrusted(opened.body))
-        except WireError as error:
-            count_refusal(self.counts, error)
-            return []
-        return self._believe(opened, messages, now)
+        received: list[Received] = []
+        frames = 0
+        while payload and frames < FRAMES_AT_ONCE:
+            frames += 1
+            try:
+                header = parse_header_untrusted(payload)
+                if header.sender not in self._peers:
+                    self._note_unknown(header.sender)
+                end = HEADER_BYTES + header.sealed_bytes
+                opened = self._opener.open_untrusted(header, payload[:end])
+                messages = at_once(decode_untrusted(opened.body))
+            except WireError as error:
+                self._refuse(error, payload, now)
+                break
+            payload = payload[end:]
+            received += self._believe(opened, messages, now)
+        else:
+            if payload or not frames:
+                count_refusal(self.counts, WireError("not a record frame"))
+        return received
+
+    def _refuse(self, error: WireError, payload: bytes, now: float) -> None:
+        """Count a refusal. A frame of a session that we lack is often of a peer that does not know that we have
+        restarted: it gets a Hello."""
+        if isinstance(error, UnknownSessionError):
+            sender = parse_header_untrusted(payload).sender
+            if not self._opener.is_admitted(sender):
+                error = EarlyError(str(error))
+            self._handshakes.note_heard(sender, now)
+        count_refusal(self.counts, error)
 
     def _note_unknown(self, sender: NodeId) -> None:
         self._unknown[sender] = self._unknown.pop(sender, 0) + 1
@@ -272,24 +325,23 @@ class RecordTransport:
     def _believe(self, opened: Opened, messages: list[Message], now: float) -> list[Received]:
         """Handle Hello and Welcome, and drop messages that need a proof that is missing."""
         fresh, proven = opened.fresh, opened.proven
+        if opened.session is not None and fresh and self._sessions.note_heard(opened.session, now):
+            self._admit(opened)
         received: list[Received] = []
         parts = 0
         """More than one in a datagram would cause work that its length does not bound."""
         if opened.sender not in self._peers:
             return received  # removed since
         for message in messages:
+            if opened.session is None and self._sessions.speaks(opened.sender):
+                # Whoever has the ring key can have sealed it.
+                fresh = proven = False
             match message:
-                case Hello(nonce):
-                    if fresh or self._handshakes.may_answer(opened.sender, now, is_hello=True):
-                        at_once(self.send(opened.sender, Welcome(nonce, self._assembles)))
-                    else:
-                        self.counts["unanswered"] += 1
-                case Welcome(nonce, assembles):
-                    if self._handshakes.is_answer(opened.sender, nonce):
+                case Hello():
+                    self._on_hello(opened, message, now, is_fresh=fresh)
+                case Welcome():
+                    if self._on_welcome(opened, message, now):
                         fresh = proven = True
-                        self._peers[opened.sender].cutter.limit_bytes = assembles
-                        if self._opener.admit(opened):
-                            self._admitted.append(opened.sender)
                 case Part() if proven and self._assembles:
                     parts += 1
                     whole = self._assemble(opened, message, now) if parts == 1 else []
@@ -298,11 +350,59 @@ class RecordTransport:
                     received.append(Received(opened.sender, opened.epoch, message, proven, fresh))
                 case _:
                     # When hosts meet, each sends before the other's proof has come; those messages are repeated.
-                    self.counts["early" if self._opener.is_early(opened) else "refused_unproven"] += 1
+                    is_early = self._opener.is_early(opened)
+                    self.counts["early" if is_early else "refused_unproven"] += 1
         if not self._opener.is_current(opened):
             # Another start than the one we know, or a recording of one: the peer itself will answer.
             self._handshakes.note_heard(opened.sender, now)
         return received
+
+    def _on_hello(self, opened: Opened, hello: Hello, now: float, *, is_fresh: bool) -> None:
+        """Answer a Hello. An offer costs work, so it is never answered more often than a peer sends Hellos."""
+        sender = opened.sender
+        may_answer = self._handshakes.may_answer(sender, now, is_hello=True)
+        answer: bytes | None = b""
+        try:
+            if may_answer and hello.offer:
+                answer = self._sessions.answer(sender, opened.epoch, hello.nonce, hello.offer, now)
+        except WireError as error:
+            count_refusal(self.counts, error)
+            return
+        if answer is not None and (may_answer or (is_fresh and not hello.offer)):
+            at_once(self.send(sender, Welcome(hello.nonce, self._assembles, answer)))
+        else:
+            self.counts["unanswered"] += 1
+
+    def _on_welcome(self, opened: Opened, welcome: Welcome, now: float) -> bool:
+        """Admit the start of a peer that answers our Hello. True if that proves the frame as well."""
+        sender = opened.sender
+        if not self._handshakes.is_awaited(sender, welcome.nonce):
+            return False
+        has_session = False
+        try:
+            if welcome.answer:
+                has_session = self._sessions.take_answer(
+                    sender, opened.epoch, welcome.nonce, welcome.answer, now
+                )
+        except WireError as error:
+            count_refusal(self.counts, error)
+            return False
+        if not has_session and self._sessions.speaks(sender):
+            self.counts["refused_welcome_without_session"] += 1
+            return False
+        self._handshakes.is_answer(sender, welcome.nonce)
+        peer = self._peers[sender]
+        peer.cutter.limit_bytes = welcome.assembles
+        peer.is_welcomed = True
+        if has_session:
+            peer.owes_frame = True
+            self._ready[sender] = None
+        self._admit(opened)
+        return not has_session
+
+    def _admit(self, opened: Opened) -> None:
+        if self._opener.admit(opened):
+            self._admitted.append(opened.sender)
 
     def _assemble(self, opened: Opened, part: Part, now: float) -> list[Message]:
         """Return the messages that this part completes."""
@@ -359,8 +459,12 @@ class RecordTransport:
     def handle_deadline(self, now: float) -> None:
         """Repeat Hellos, and end streams that are silent for too long."""
         self._now = now
+        for node_id in self._sessions.handle_deadline(now):
+            if not self._handshakes.is_under_way(node_id):
+                self._handshakes.begin(node_id, now)
         for node_id, nonce in self._handshakes.take_due(now):
-            self._peers[node_id].outbox.insert(0, (at_once(encode(Hello(nonce))), False))
+            hello = Hello(nonce, self._sessions.offer(node_id, nonce, now))
+            self._peers[node_id].outbox.insert(0, _Queued(at_once(encode(hello)), is_handshake=True))
             self._ready[node_id] = None
         self._accepted.handle_deadline(now)
         self._assembly.handle_deadline(now)
@@ -372,12 +476,14 @@ class RecordTransport:
         """When `handle_deadline` has something to do."""
         dialled = min((stream.deadline for stream in self._dialled.values()), default=NEVER)
         accepted = min(self._accepted.next_deadline(), self._assembly.next_deadline())
-        return min(self._handshakes.next_deadline(), dialled, accepted)
+        handshakes = min(self._handshakes.next_deadline(), self._sessions.next_deadline())
+        return min(handshakes, dialled, accepted)
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the state contradicts itself."""
         self._accepted.check_invariants()
         self._assembly.check_invariants()
+        self._sessions.check_invariants()
 
     def drain(self) -> tuple[list[Datagram], list[StreamCommand]]:
         """Return everything to send."""
@@ -385,7 +491,7 @@ class RecordTransport:
         ready, self._ready = self._ready, {}
         for node_id in ready:
             peer = self._peers[node_id]
-            if peer.outbox:
+            if peer.outbox or peer.owes_frame:
                 datagrams += self._pack(node_id, peer)
             if peer.backlog and peer.stream is None:
                 self._dial(node_id, peer)
@@ -397,23 +503,41 @@ class RecordTransport:
     def _pack(self, node_id: NodeId, peer: _PeerChannel) -> list[Datagram]:
         room = self._config.record_datagram_bytes - OVERHEAD_BYTES
         outbox, peer.outbox, peer.outbox_bytes = peer.outbox, [], 0
-        bulk = sum(len(message) for message, streamable in outbox if streamable) > DATAGRAMS_AT_ONCE * room
-        datagrams = []
+        session = self._sessions.for_sending(node_id, self._now)
+        bodies: list[bytes] = []
+        if session is not None:
+            handshake = b"".join(item.encoded for item in outbox if item.is_handshake)
+            outbox = [item for item in outbox if not item.is_handshake]
+            bodies = [handshake] if handshake else []
+        elif self._sessions.speaks(node_id):
+            # The peer would refuse the others under the ring key, as it would those of any other holder of that key.
+            kept = [item for item in outbox if item.is_timeless or item.is_handshake]
+            self.counts["withheld_without_session"] += len(outbox) - len(kept)
+            outbox = kept
+            if self._sessions.is_kept(node_id) and not self._handshakes.is_under_way(node_id):
+                self._handshakes.begin(node_id, self._now)
+        under_ring = [self._sealer.seal(node_id, body) for body in bodies]
+        bulk = sum(len(item.encoded) for item in outbox if item.may_stream) > DATAGRAMS_AT_ONCE * room
+        frames = []
         body = b""
-        for message, streamable in outbox:
-            pieces = [message]
-            if streamable and (bulk or len(message) > room):
-                pieces = [] if bulk else self._cut(peer, message, room)
+        for item in outbox:
+            pieces = [item.encoded]
+            if item.may_stream and (bulk or len(item.encoded) > room):
+                pieces = [] if bulk else self._cut(peer, item.encoded, room)
                 if not pieces:
-                    self._queue(peer, message)
+                    self._queue(peer, item.encoded)
             for piece in pieces:
                 if body and len(body) + len(piece) > room:
-                    datagrams.append(self._datagram(node_id, peer, body))
+                    frames.append(self._sealer.seal(node_id, body, session=session))
                     body = b""
                 body += piece
-        if body:
-            datagrams.append(self._datagram(node_id, peer, body))
-        return datagrams
+        if body or (peer.owes_frame and session is not None and not frames):
+            frames.append(self._sealer.seal(node_id, body, session=session))
+        peer.owes_frame = False
+        if under_ring and frames and len(under_ring[0]) + len(frames[0]) <= room + OVERHEAD_BYTES:
+            # In one datagram: what the session seals must not overtake the Welcome that makes it.
+            frames[0] = under_ring.pop() + frames[0]
+        return [Datagram(Channel.RECORD, peer.address, frame) for frame in (*under_ring, *frames)]
 
     def _cut(self, peer: _PeerChannel, message: bytes, room: int) -> list[bytes]:
         """Cut a message into parts; none if it must go over a stream, as all does while there is one."""
@@ -424,9 +548,6 @@ class RecordTransport:
             self._messages_cut += 1
             self.counts["messages_in_parts"] += 1
         return [at_once(encode(part)) for part in parts]
-
-    def _datagram(self, node_id: NodeId, peer: _PeerChannel, body: bytes) -> Datagram:
-        return Datagram(Channel.RECORD, peer.address, self._sealer.seal(node_id, body))
 
     def _queue(self, peer: _PeerChannel, message: bytes) -> None:
         if peer.backlog_bytes + len(message) > BACKLOG_BYTES:
@@ -449,6 +570,7 @@ class RecordTransport:
     def _seal_all(self, stream_id: StreamId, node_id: NodeId, backlog: list[bytes]) -> Slices[None]:
         """Seal all that one stream carries, as long as it is open."""
         frames = 0
+        is_in_session = self._sessions.for_sending(node_id, self._now) is not None
         for number, message in enumerate(backlog, 1):
             final = LAST if number == len(backlog) else 0
             for start in range(0, len(message), BODY_LIMIT_BYTES):
@@ -456,7 +578,13 @@ class RecordTransport:
                     return
                 end = start + BODY_LIMIT_BYTES
                 flags = MORE if end < len(message) else final
-                frame = self._sealer.seal(node_id, message[start:end], flags=flags)
+                session = self._sessions.for_sending(node_id, self._now) if is_in_session else None
+                if is_in_session and session is None:
+                    self._end_dialled(stream_id)  # one stream is not sealed in both ways
+                    return
+                frame = self._sealer.seal(
+                    node_id, message[start:end], flags=flags, session=session, stream=True
+                )
                 self._commands.append(StreamSend(stream_id, frame))
                 frames += 1
                 if frames % FRAMES_PER_SLICE == 0:

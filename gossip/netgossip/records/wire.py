@@ -45,6 +45,9 @@ PAYLOAD_LIMIT_BYTES: Final = 1000
 """Limit of a request or response: with all wrapping it stays one datagram."""
 PROOF_LIMIT_BYTES: Final = 128
 NONCE_BYTES: Final = 8
+OFFER_BYTES: Final = 32 + 32 + 64
+ANSWER_BYTES: Final = 32 + 32 + 4 + 64
+"""What is in them: sessions.py."""
 PARTS_LIMIT: Final = 8
 """Bound of parts of one message, each a datagram; beyond it: it goes over a stream. A stream has flow control."""
 ASSEMBLED_BYTES: Final = 16 * 1024
@@ -57,18 +60,21 @@ NO_VERSION: Final = Version(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Ask the peer to return the nonce, which proves its present start live."""
+    """Ask the peer to return the nonce, which proves its present start live. `offer`: for a session (sessions.py),
+    empty from a release without."""
 
     nonce: bytes
+    offer: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
     """Returns the nonce of a Hello. `assembles`: the longest message that the sender assembles from parts, 0 for a
-    release without parts."""
+    release without parts. `answer`: to the Hello's offer, empty from a release without sessions."""
 
     nonce: bytes
     assembles: int = 0
+    answer: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +212,10 @@ _ROW_FIELDS: Final = {Delta: 3, Vector: 4, Fetch: 3}
 def _head(message: Message) -> list[_Field]:
     """All fields except the rows."""
     match message:
-        case Hello(nonce):
-            return [1, nonce]
-        case Welcome(nonce, assembles):
-            return [2, nonce, assembles] if assembles else [2, nonce]
+        case Hello(nonce, offer):
+            return _without_empty_end([1, nonce, offer])
+        case Welcome(nonce, assembles, answer):
+            return _without_empty_end([2, nonce, assembles, answer])
         case Delta(scope, owner, epoch, base, head, collected, digest, entries, proof):
             own: list[_Field] = [3, scope, bytes.fromhex(owner), epoch, base, head, collected]
             return [*own, _digest(digest), proof, len(entries)]
@@ -229,6 +235,13 @@ def _head(message: Message) -> list[_Field]:
             return [10, request_id, payload]
         case Part(number, index, count, data):
             return [11, number, index, count, data]
+
+
+def _without_empty_end(fields: list[_Field]) -> list[_Field]:
+    """Leave out what earlier releases do not have, as they do."""
+    while not fields[-1]:
+        fields.pop()
+    return fields
 
 
 def _rows(message: Delta | Vector | Fetch) -> Iterator[tuple[_Field, ...]]:
@@ -313,6 +326,13 @@ class _Reader:
     def later_integer(self) -> int:
         """Read a position that earlier releases do not have; 0 if it is missing."""
         return self.integer() if self._left else 0
+
+    def later_data(self, size: int) -> bytes:
+        """Read a position that earlier releases do not have, of `size` bytes; empty if it is missing or empty."""
+        data = self.data(most=size) if self._left else b""
+        if len(data) not in (0, size):
+            raise WireError("expected bytes of another length")
+        return data
 
     def flag(self) -> bool:
         value = self._next()
@@ -411,8 +431,10 @@ def _parse_part(reader: _Reader) -> Message:
 
 
 _PARSERS: Final[dict[int, Callable[[_Reader], Message]]] = {
-    1: lambda r: Hello(r.data(least=NONCE_BYTES, most=NONCE_BYTES)),
-    2: lambda r: Welcome(r.data(least=NONCE_BYTES, most=NONCE_BYTES), r.later_integer()),
+    1: lambda r: Hello(r.data(least=NONCE_BYTES, most=NONCE_BYTES), r.later_data(OFFER_BYTES)),
+    2: lambda r: Welcome(
+        r.data(least=NONCE_BYTES, most=NONCE_BYTES), r.later_integer(), r.later_data(ANSWER_BYTES)
+    ),
     4: lambda r: DeltaAck(r.scope(), r.flag(), r.version(), r.version()),
     5: lambda r: Digest(r.scope(), r.digest()),
     6: lambda r: Same(r.scope(), r.digest()),
