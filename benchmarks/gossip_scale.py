@@ -114,7 +114,7 @@ class Peers:
         for address, node_id in self.by_address.items():
             owner.set_peer(node_id, address, 0.0, live=True)
             owner._transport._handshakes.forget(node_id)
-            session = owner._transport._opener._sessions[node_id]
+            session = owner._transport._opener._senders[node_id]
             session.epoch, session.window = 1, ReplayWindow(0)
             owner._transport._peers[node_id].cutter.limit_bytes = self.assembles
             owner._anti_entropy.answered(CLUSTER_SCOPE, node_id)
