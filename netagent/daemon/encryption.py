@@ -19,9 +19,9 @@ import trio
 
 from netagent.datapath.host.uplink import Underlay
 from netagent.errors import NetagentError, RefusedError
+from netagent.model.address.tunnel import tunnel_cidr
 from netagent.model.author import current_author
 from netagent.model.records import EncryptionRecord, TunnelRecord
-from netagent.model.tunnel_address import tunnel_cidr
 from netagent.projection.datapath_input import vxlan_underlay
 from netagent.registry.encryption import (
     is_encrypted,

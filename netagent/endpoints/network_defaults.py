@@ -16,12 +16,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from netagent.errors import InputError, RefusedError
+from netagent.model.address.span import Span, meets, merged, span_of
 from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, range_flaw, subnet_flaw
 from netagent.model.egress import text_of
 from netagent.model.ids import NODE_LABEL, ClusterId, NetworkId, is_name, vni_of
 from netagent.model.records import HostRecord, NetworkRecord, Policy, ServiceRangeRecord
 from netagent.model.request import NetworkRequest
-from netagent.model.span import Span, meets, merged, span_of
 from netagent.model.subnet import MIN_IPV6_MTU_BYTES
 from netagent.registry.service_rules import range_prefix
 

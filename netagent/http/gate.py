@@ -8,8 +8,8 @@
 
 A token that came in clear text is refused: by then others may have read it, and it must not seem to work.
 
-On loopback the gate answers only to names of loopback (netagent.model.loopback says why), and /v1 never to a browser
-that says that another site asks. No route takes a cookie or anything else that a browser adds by itself.
+On loopback the gate answers only to names of loopback (netagent.model.address.loopback says why), and /v1 never to a
+browser that says that another site asks. No route takes a cookie or anything else that a browser adds by itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from netagent.access.tokens import bearer_untrusted
 from netagent.control.streaming import problem_response
 from netagent.errors import ForbiddenError, NetagentError
 from netagent.log import Limited
-from netagent.model.loopback import is_loopback, is_name_of_loopback
+from netagent.model.address.loopback import is_loopback, is_name_of_loopback
 
 _limited = Limited(logging.getLogger(__name__))
 

@@ -705,7 +705,7 @@ MAX_ENCRYPTION_REVISION: Final = 2**31 - 1
 @dataclass(frozen=True, slots=True)
 class TunnelRecord:
     """The owner's end of the encrypted tunnel. Its address there follows from the owner's id and `salt`
-    (netagent.model.tunnel_address)."""
+    (netagent.model.address.tunnel)."""
 
     public_key: bytes
     """Of WireGuard: X25519, 32 octets."""

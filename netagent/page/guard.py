@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from netagent.model.loopback import is_loopback, is_name_of_loopback
+from netagent.model.address.loopback import is_loopback, is_name_of_loopback
 
 HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "

@@ -19,15 +19,15 @@ from netagent.datapath.host.probe_device import (
 from netagent.datapath.host.uplink import Underlay, is_one_family, version_of
 from netagent.datapath.reconcile.desired import LocalEndpoint, NetworkInput
 from netagent.journal.rows import LocalEndpointRow
-from netagent.model.ids import ClusterId, HostId, NetworkId
-from netagent.model.records import HostAddressRecord
-from netagent.model.subnet import addresses_of, offset_count, prefix_length
-from netagent.model.tunnel_address import (
+from netagent.model.address.tunnel import (
     WIREGUARD_BYTES,
     is_tunnel_address,
     tunnel_address,
     tunnel_number,
 )
+from netagent.model.ids import ClusterId, HostId, NetworkId
+from netagent.model.records import HostAddressRecord
+from netagent.model.subnet import addresses_of, offset_count, prefix_length
 from netagent.registry.encryption import is_encrypted, own_salt, tunnel_address_of
 from netagent.registry.view import AgentState, NetworkView, RegistryView
 

@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 
 from immutables import Map
 
+from netagent.model.address.tunnel import tunnel_number
 from netagent.model.group_labels import NO_LABELS, GroupKey, GroupLabels
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.naming import given_labels, labels_inside
@@ -45,7 +46,6 @@ from netagent.model.records import (
     TunnelRecord,
 )
 from netagent.model.ring_key import RingKeysRecord, SealedKeysRecord
-from netagent.model.tunnel_address import tunnel_number
 from netagent.registry import conflict_rules, network_options, service_rules
 from netagent.registry.changelog import ChangedKeys, NamePlace, ServiceKeyPlace, ServicePlace
 from netagent.registry.record_codec import RecordError, Unknown, decode_untrusted, key_of

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from netagent.model.address.tunnel import MAX_SALT, tunnel_address, tunnel_number
 from netagent.model.ids import HostId
 from netagent.model.records import TunnelRecord
-from netagent.model.tunnel_address import MAX_SALT, tunnel_address, tunnel_number
 from netagent.registry.record_codec import TUNNEL_KEY
 from netagent.registry.store import StoredRecord
 from netagent.registry.view import AgentState, RegistryView

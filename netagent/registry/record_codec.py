@@ -39,6 +39,7 @@ from typing import Final
 import msgpack
 
 from netagent.feeds.host_rule import MAX_FEED_RULE_CHARS, MAX_FEED_RULES
+from netagent.model.address.tunnel import MAX_SALT
 from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, mtu_flaw, range_flaw
 from netagent.model.egress import (
     MAX_TARGET_CHARS,
@@ -102,7 +103,6 @@ from netagent.model.records import (
 )
 from netagent.model.ring_key import RingKeysRecord, SealedKeysRecord
 from netagent.model.subnet import parse_subnet
-from netagent.model.tunnel_address import MAX_SALT
 from netagent.registry.external_fields import (
     name_fields,
     read_name,

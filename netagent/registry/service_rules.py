@@ -22,9 +22,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, TypeAlias
 
+from netagent.model.address.span import meets, merged, span_of
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import HostRecord, NetworkRecord, ServiceRangeRecord
-from netagent.model.span import meets, merged, span_of
 from netagent.model.subnet import MAX_OFFSETS, is_reserved, offset_count, parse_subnet
 from netagent.registry.views import ServiceRangeView
 

@@ -170,7 +170,7 @@ class Store:
     """Ports of hosts that lead to services."""
 
     tunnels: Map[int, Map[HostId, TunnelRecord]] = field(default_factory=Map)
-    """Ends of the encrypted tunnel by number (netagent.model.tunnel_address), of which the first host's counts."""
+    """Ends of the encrypted tunnel by number (netagent.model.address.tunnel), of which the first host's counts."""
     encryption: Map[str, Map[HostId, EncryptionRecord]] = field(default_factory=Map)
     """At the empty text: what hosts say of encryption."""
 

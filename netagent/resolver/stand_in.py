@@ -2,7 +2,7 @@
 counters of names are read without a gap; to all else with 503.
 
 It knows neither tokens nor TLS. So it gives metrics to programs of this host alone, by a name of loopback: not to
-strangers, nor to another site's page in a browser of this host (netagent.model.loopback).
+strangers, nor to another site's page in a browser of this host (netagent.model.address.loopback).
 
 The agent names the address when it connects. When its connection ends, whatever the reason, the process opens the
 listener; when an agent connects, it closes it. An agent that starts connects first and listens later, and tries again
@@ -24,7 +24,7 @@ from typing import Final
 import trio
 
 from netagent.feeds.request import FeedRequest, RequestError, RequestReader
-from netagent.model.loopback import is_loopback, is_name_of_loopback
+from netagent.model.address.loopback import is_loopback, is_name_of_loopback
 from netagent.openmetrics.away import away_families
 from netagent.openmetrics.text import CONTENT_TYPE, Pieces, SharedText
 

@@ -7,6 +7,7 @@ from fakes.rows import local_row
 from fakes.scratch_state import network_inputs
 
 from netagent.datapath.host.uplink import Underlay
+from netagent.model.address.tunnel import WIREGUARD_BYTES, is_tunnel_address
 from netagent.model.ids import ClusterId, HostId
 from netagent.model.records import (
     AttachmentRecord,
@@ -15,7 +16,6 @@ from netagent.model.records import (
     Record,
     TunnelRecord,
 )
-from netagent.model.tunnel_address import WIREGUARD_BYTES, is_tunnel_address
 from netagent.projection.datapath_input import path_targets, probe_input, probe_targets, vxlan_underlay
 from netagent.registry.encryption import tunnel_address_of
 from netagent.registry.view import RegistryView
