@@ -24,10 +24,11 @@ from netagent.commands import (
     networks,
     ping,
     published_services,
+    ring_keys,
     services,
     status,
 )
-from netagent.commands.access import ring_keys, tokens
+from netagent.commands.access import tokens
 from netagent.commands.access.limits import limited
 from netagent.commands.apply import export
 from netagent.commands.apply import run as apply

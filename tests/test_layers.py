@@ -140,14 +140,14 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.commands": {
         "netagent.balancing", "netagent.checks", "netagent.control", "netagent.daemon", "netagent.datapath",
         "netagent.doctor", "netagent.endpoints", "netagent.external", "netagent.feeds", "netagent.firewall",
-        "netagent.flows", "netagent.interface", "netagent.ipam", "netagent.journal", "netagent.page",
+        "netagent.flows", "netagent.interface", "netagent.ipam", "netagent.journal", "netagent.keys", "netagent.page",
         "netagent.probes",
         "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc",
         "netdns", "netgossip",
     },
     "netagent.commands.access": {
         "netagent.access", "netagent.commands.handlers", "netagent.commands.status", "netagent.control",
-        "netagent.daemon", "netagent.endpoints", "netagent.interface", "netagent.journal", "netagent.keys",
+        "netagent.daemon", "netagent.endpoints", "netagent.interface", "netagent.journal",
         "netagent.registry",
     },
     "netagent.commands.apply": {

@@ -98,6 +98,10 @@ def _cluster(answer: Item) -> Iterator[str]:
     yield _line("drift", _drift(drift))
     yield _line("paths", _tally(answer["paths"]) or "no other host")
     yield _line("data plane", answer["data_plane"])
+    ring = answer.get("ring_key", {})  # agents of the previous release do not send it
+    if ring.get("changing_to"):
+        waits = f"; not yet on {some(ring['lacking'])}" if ring["lacking"] else ""
+        yield _line("ring key", f"changes to {ring['changing_to'][:ID_DIGITS]}{waits}")
 
 
 def _drift(drift: Item) -> str:

@@ -24,6 +24,7 @@ from netagent.commands.notices.name_notices import failing_notices, name_notices
 from netagent.commands.notices.path_notices import PathEnds, checksum_notices, path_notices, udp_notices
 from netagent.commands.notices.service_notices import service_notices, translation_notices
 from netagent.commands.presenters import sight_of
+from netagent.commands.ring_keys import overdue_notices, ring_key_part
 from netagent.control.present import Presenter, ProbeView, is_of_other_family
 from netagent.control.present_additions import addition_notices
 from netagent.daemon.agent import INVITED_AGAIN, Agent
@@ -222,6 +223,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     if tunnel is not None:
         by = f" ({tunnel.backend})" if tunnel.backend else ""
         status["data_plane"] = f"encrypted: {tunnel.connected} of {tunnel.peers} paths{by}"
+    status["ring_key"] = ring_key_part(cluster)
     resolver = cluster.controllers.supervisor.status()
     status["cluster"] = {
         "id": cluster.keys.cluster_id,
@@ -261,6 +263,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["refused"] = _refused(cluster, counters, guard.dropped)
     status["audited"] = guard.audited
     status["warnings"] = await _cluster_warnings(agent, cluster, present, sights, asked.notices)
+    status["warnings"] += overdue_notices(cluster)
     if tunnel is not None and tunnel.trouble:
         status["warnings"].append(
             {

@@ -162,6 +162,17 @@ class ServiceAddressCounts(TypedDict):
     """Why this host's kernel leads connections to none of them; `""`: it leads them to replicas."""
 
 
+class RingKeyPart(TypedDict):
+    """The key with which this host seals what it tells the others, and a change of it that is under way."""
+
+    id: str
+    age_s: float
+    changing_to: str
+    """Id of the key that all live hosts are about to use; `""`: none."""
+    lacking: list[str]
+    """Live hosts that do not accept that one yet."""
+
+
 class Status(TypedDict):
     """The state of this host. Outside a cluster `cluster` is null and the counts are zero."""
 
@@ -179,7 +190,9 @@ class Status(TypedDict):
     paths: dict[str, int]
     """Number of other hosts by PathWord; only those that occur."""
     data_plane: str
-    """`not encrypted`."""
+    """`not encrypted`, or how many paths have a session of the tunnel."""
+    ring_key: NotRequired[RingKeyPart]
+    """Missing outside a cluster."""
     service_addresses: NotRequired[ServiceAddressCounts]
     """Missing outside a cluster."""
     refused: dict[str, int]

@@ -187,6 +187,11 @@ class RingKeeper:
         await self._step()
         self._seen = seen
 
+    @property
+    def is_overdue(self) -> bool:
+        """True while the key in use should have been changed: it is too old, or a revoked host may know it."""
+        return self._is_due() or self.store.ring[0].key_id in self.compromised(self.live.view)
+
     def _is_due(self) -> bool:
         every_s, primary = self.rotate_every_s(), self.store.ring[0]
         return 0 < every_s <= self.store.now_s - primary.since_s

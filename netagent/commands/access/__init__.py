@@ -1,5 +1,5 @@
-"""Who may use the agent from elsewhere, and what hosts know each other by: tokens, and ring keys.
+"""Who may use the agent from elsewhere: tokens.
 
-Read `tokens` (commands of tokens), `limits` (holds requests to what their token allows), and `ring_keys`.
+Read `tokens` (commands of tokens) and `limits` (holds requests to what their token allows).
 Imports what the commands that are limited import.
 """

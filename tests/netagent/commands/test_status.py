@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -12,6 +12,7 @@ from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
 from fakes.rows import NETNS, local_row
 from fakes.virtual import virtual
 
+from netagent.cli import screen
 from netagent.commands.lookup import look_up
 from netagent.commands.status import STATISTICS_S, status_of
 from netagent.datapath.flows.counters import CountingTrouble
@@ -23,7 +24,9 @@ from netagent.endpoints.validation import sandboxes
 from netagent.errors import InputError, NotFoundError
 from netagent.interface.schema import Notice, Status
 from netagent.journal.rows import Bound
+from netagent.keys.stages import KeyPicture, PeerKeys, RingKey
 from netagent.membership.event_queue import UNKNOWN_SOURCE_KEPT_S, HeardOutside
+from netagent.model.ids import KeyId
 from netagent.model.records import AttachmentRecord, Drain, Group, Health, Link, ServiceRangeRecord
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.state_store import StateStore
@@ -50,6 +53,28 @@ class Names:
 
     def status(self) -> dict[str, Any]:
         return {"running": not self.trouble, "trouble": self.trouble}
+
+
+class Clear:
+    """The cluster does not encrypt."""
+
+    async def status(self) -> None:
+        return None
+
+
+OLD, NEW = KeyId("0a" * 16), KeyId("0b" * 16)
+
+
+class Keys:
+    """The ring of a host with another one."""
+
+    def __init__(self) -> None:
+        self.is_overdue = False
+        self.peer = PeerKeys(H2, is_live=True, primary=OLD, held={OLD: 1})
+        self.ring = (RingKey(OLD, 1, 100.0),)
+
+    def picture(self) -> KeyPicture:
+        return KeyPicture(local=H1, ring=self.ring, peers=(self.peer,), now_s=160.0)
 
 
 class Foreign:
@@ -101,6 +126,7 @@ def agent_of(
         config_problem=config,
         former_ids=former,
         waiting_keys=waiting,
+        revocation=None,
         identity=SimpleNamespace(node_id=H1),
         config=SimpleNamespace(name="h1", zone="", mdns=True),
         underlay=SimpleNamespace(address="192.0.2.1"),
@@ -149,6 +175,8 @@ def cluster_of() -> Any:
         ),
         group_labels=SimpleNamespace(gone=lambda network_id, group: {"db": 1_800_000_000}),
         interfaces=SimpleNamespace(troubles={}),
+        encryption=Clear(),
+        ring_keeper=Keys(),
         flows=SimpleNamespace(trouble=lambda: None),
         datapath=datapath,
         underlay=SimpleNamespace(address="192.0.2.1", device="eth0"),
@@ -714,3 +742,20 @@ async def test_a_clone_is_blamed_for_what_it_breaks_and_no_path_and_no_port(trie
     assert [one["code"] for one in warned] == ["identity", "agent-dead"]
     cause = "the machine at 192.0.2.3, which was h3, uses the identity of this host now"
     assert warned[-1]["message"] == cause
+
+
+@virtual
+async def test_a_change_of_the_ring_key_is_shown_and_who_holds_it_up() -> None:
+    cluster = cluster_of()
+    keys = cluster.ring_keeper
+    shown = await status_of(agent_of(cluster))
+    assert shown["ring_key"] == {"id": OLD, "age_s": 60.0, "changing_to": "", "lacking": []}
+    assert not any(line.startswith("ring key") for line in screen.status(cast("Any", shown)))
+    keys.ring = (RingKey(OLD, 1, 100.0), RingKey(NEW, 2, 159.0))
+    shown = await status_of(agent_of(cluster))
+    assert shown["ring_key"]["changing_to"] == NEW
+    (line,) = (one for one in screen.status(cast("Any", shown)) if one.startswith("ring key"))
+    assert line == f"ring key:   changes to {NEW[:12]}; not yet on {H2[:8]}"
+    keys.peer, keys.is_overdue = PeerKeys(H2, is_live=True), True
+    shown = await status_of(agent_of(cluster))
+    assert "keys-held-up" in {one["code"] for one in shown["warnings"]}

@@ -61,6 +61,26 @@ async def rotate(agent: Agent, request: KeysRotateCommand) -> schema.RingKeyRota
     }
 
 
+def ring_key_part(cluster: Cluster) -> schema.RingKeyPart:
+    """Return what `status` says of the ring key."""
+    picture = cluster.ring_keeper.picture()
+    primary, next_one = picture.ring[0], pending(picture)
+    is_changing = next_one is not None and next_one != primary.key_id
+    return {
+        "id": primary.key_id,
+        "age_s": max(round(picture.now_s - primary.since_s, 1), 0.0),
+        "changing_to": next_one if next_one is not None and is_changing else "",
+        "lacking": _names(cluster, lacking(picture, next_one))
+        if next_one is not None and is_changing
+        else [],
+    }
+
+
+def overdue_notices(cluster: Cluster) -> list[schema.Notice]:
+    """The same as rotation_notices, once the key should have changed: a host that has just joined is no fault."""
+    return rotation_notices(cluster) if cluster.ring_keeper.is_overdue else []
+
+
 def rotation_notices(cluster: Cluster) -> list[schema.Notice]:
     """Warn of hosts that hold up a change of the key."""
     names = _names(cluster, without_records(cluster.ring_keeper.picture()))
