@@ -245,7 +245,7 @@ class Cluster:
             self.allocator,
             downtime,
             gossip.flush,
-            key_ids=lambda: tuple(sorted(one.key_id for one in self.ring.ring)),
+            key_ids=self.ring_keeper.keys_known_by,
         )
         refused = RefusedHosts(self.live, gossip.node, identity, self.keys.cluster_id)
         refused.look()  # before the first message: a restart lets no host in

@@ -75,8 +75,8 @@ class Eviction:
     downtime: Downtime
     flush: Callable[[], object]
     """Sends what the node wants sent."""
-    key_ids: Callable[[], tuple[KeyId, ...]] = tuple
-    """The ids of the ring keys that every member knows."""
+    key_ids: Callable[[HostId], tuple[KeyId, ...]] = lambda _host: ()
+    """The ids of the ring keys that a member may know, rising."""
     in_work: set[HostId] = field(default_factory=set)
     """Hosts that we intend to evict right now: no other task may take the intention back."""
     _turn: trio.Lock = field(default_factory=trio.Lock)
@@ -119,10 +119,12 @@ class Eviction:
             return Evicted((*done.hosts, *map(_absent, absent)), done.address_count, done.unheard)
 
     def _revoked(self, host_id: HostId) -> ForgetRecord:
-        return ForgetRecord(host_id, settled=True, revoked=True, key_ids=self.key_ids())
+        return ForgetRecord(host_id, settled=True, revoked=True, key_ids=self.key_ids(host_id))
 
     def _compromised(self, host_id: HostId) -> ForgetRecord:
-        return ForgetRecord(host_id, settled=True, revoked=True, key_ids=self.key_ids(), compromised=True)
+        return ForgetRecord(
+            host_id, settled=True, revoked=True, key_ids=self.key_ids(host_id), compromised=True
+        )
 
     async def forget_these(self, hosts: Collection[HostId]) -> Evicted:
         """Evict without a user: hosts whose time is over, except those that fell silent together with one whose time

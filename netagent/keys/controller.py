@@ -19,11 +19,12 @@ import trio
 from netagent.errors import NetagentError, RefusedError
 from netagent.events.channel import event
 from netagent.events.kinds import EventKind
-from netagent.keys.picture import is_wanted, others, picture_of, ring_record, sealed_records
+from netagent.keys.picture import is_wanted, known_keys, others, picture_of, ring_record, sealed_records
 from netagent.keys.ring_store import RingStore
 from netagent.keys.sealing import ExchangeKey
 from netagent.keys.stages import KeyPicture, decide, next_number, pending
 from netagent.model.ids import ClusterId, HostId, KeyId
+from netagent.model.records import MAX_KEY_IDS
 from netagent.model.ring_key import (
     MAX_PARTS,
     MAX_RING_KEYS,
@@ -55,6 +56,10 @@ MAX_RETURN_S = 60.0
 """Longest pause between two of those: after a partition heals, the hosts of both sides hear each other within it."""
 OPENED_LIMIT = 64
 """Bound of sealed keys tried in one step; beyond it: further ones are not looked at. A member may write thousands."""
+LEAK_PAUSE_S = 60.0
+"""Between two keys that this host makes because a revoked host was given one: a member can say so of each."""
+MAX_LEAKED = 64
+"""Bound of keys noted as given to one revoked host; beyond it: further ones are not. A member can name any."""
 
 logger = logging.getLogger("netagent.keys")
 
@@ -83,6 +88,10 @@ class RingKeeper:
     """Sealed keys that were tried, by their ephemeral keys."""
     _shown: dict[HostId, PeerRing] = field(default_factory=dict)
     """Rings that hosts of the cluster have shown since the last step."""
+    _known_by: dict[HostId, frozenset[KeyId]] = field(default_factory=dict)
+    """Keys that each host may know. The records that say so of a revoked one are dropped."""
+    _leak_at: float = float("-inf")
+    """When this host may make a key again because one was given to a revoked host."""
     _task: PeriodicTask = field(default_factory=partial(PeriodicTask, LOOK_S))
     _seen: tuple[object, ...] = ()
     """What the last step looked at."""
@@ -156,10 +165,33 @@ class RingKeeper:
             excluded=self._excluded(view),
             is_signer=self.is_signer,
             compromised=self.compromised(view),
+            leaked=self._leaked(view),
             offered=self._opened,
             rotate_every_s=self.rotate_every_s(),
             now_s=self.store.now_s,
         )
+
+    def keys_known_by(self, host_id: HostId) -> tuple[KeyId, ...]:
+        """Return the keys that a host may know which is about to be revoked: all of this host's ring, and what the
+        records say that it has or is given, which this host may not have yet."""
+        own = {one.key_id for one in self.store.ring}
+        more = sorted(known_keys(self.live.view).get(host_id, set()) - own)
+        return tuple(sorted([*own, *more[: MAX_KEY_IDS - len(own)]]))
+
+    def _leaked(self, view: RegistryView) -> frozenset[KeyId]:
+        if trio.current_time() < self._leak_at:
+            return frozenset()
+        found = (self._known_by.get(one, frozenset()) for one in view.revoked)
+        return frozenset().union(*found) - self.compromised(view)
+
+    def _note_known(self, view: RegistryView) -> None:
+        known = {one: frozenset(keys) for one, keys in known_keys(view).items()}
+        for one in view.revoked:
+            # Those who give it one have not heard of the revocation. What it had before is in no record any more.
+            before = self._known_by.get(one, frozenset())
+            both = before | known[one]
+            known[one] = both if len(both) <= MAX_LEAKED else before
+        self._known_by = known
 
     @property
     def retiring(self) -> frozenset[KeyId]:
@@ -204,6 +236,7 @@ class RingKeeper:
         while self._shown:
             self._take_shown(self._shown.popitem()[1])
         self._open_sealed(view)
+        self._note_known(view)
         picture = self.picture()
         steps = decide(picture)
         for key_id, number in steps.renumber.items():
@@ -215,6 +248,8 @@ class RingKeeper:
             self._tell("sealing with the ring key %s from now on", steps.use)
         if steps.rotate:
             self._make(picture)
+            if picture.leaked:
+                self._leak_at = trio.current_time() + LEAK_PAUSE_S
         # A key goes only if the step that takes up another one has been published before.
         retire = steps.retire if steps.use is None else frozenset()
         await self._publish(retire, steps.give)

@@ -32,6 +32,21 @@ def sealed_records(view: RegistryView, host_id: HostId) -> Iterator[SealedKeysRe
             yield one
 
 
+def known_keys(view: RegistryView) -> dict[HostId, set[KeyId]]:
+    """Return the keys that each host may know by the records that count: those that it says it has, and those that
+    others give to it, whether it says that it took them or not."""
+    found: dict[HostId, set[KeyId]] = {one: set() for one in (*view.hosts, *view.revoked)}
+    for host_id in view.store.key_records:
+        record = ring_record(view, host_id)
+        if record is not None and host_id in found:
+            found[host_id].update(one.key_id for one in record.held)
+        for given in sealed_records(view, host_id):
+            for one in given.sealed:
+                if one.to in found:
+                    found[one.to].add(given.key_id)
+    return found
+
+
 def others(view: RegistryView, excluded: Collection[HostId]) -> Iterator[HostView]:
     """Yield the other hosts that keys are for: those that are neither evicted nor excluded, and have not left."""
     for host_id, host in view.hosts.items():
@@ -47,6 +62,7 @@ def picture_of(
     excluded: Collection[HostId],
     is_signer: IsSigner,
     compromised: frozenset[KeyId],
+    leaked: frozenset[KeyId],
     offered: Collection[HeldKey],
     rotate_every_s: float,
     now_s: float,
@@ -71,6 +87,7 @@ def picture_of(
         offered=frozenset(offered),
         given={key_id: frozenset(to) for key_id, to in given.items()},
         compromised=compromised,
+        leaked=leaked,
         rotate_every_s=rotate_every_s,
         now_s=now_s,
     )

@@ -62,6 +62,8 @@ class KeyPicture:
     given: Mapping[KeyId, frozenset[HostId]] = field(default_factory=dict)
     """To whom other live hosts, or this one, give which key."""
     compromised: frozenset[KeyId] = frozenset()
+    leaked: frozenset[KeyId] = frozenset()
+    """Keys that a revoked host was given after the words that revoked it were written, as far as this host saw."""
     rotate_every_s: float = 0.0
     """0: never by itself."""
     now_s: float = 0.0
@@ -229,9 +231,12 @@ class _Ranks:
     def should_rotate(self) -> bool:
         if any(peer.host_id < self._picture.local for peer in self.live):
             return False
-        if len(self._picture.ring) >= MAX_RING_KEYS or any(
-            one.is_sound and one > self._primary for one in self.known()
-        ):
+        if len(self._picture.ring) >= MAX_RING_KEYS:
+            return False
+        best = max(self.known())
+        if best.key_id in self._picture.leaked:
+            return True  # hosts differ in what they saw, so it is no compromised key for them: a better one ends it
+        if best.is_sound and best > self._primary:
             return False  # a better one is on its way
         if not self._primary.is_sound:
             return True

@@ -41,6 +41,21 @@ def test_the_smallest_live_host_makes_a_key_when_its_primary_is_old() -> None:
     assert decide(replace(one, now_s=0.0, compromised=frozenset({OLD}))).rotate
 
 
+def test_a_key_that_a_revoked_host_was_given_is_followed_by_another() -> None:
+    one = KeyPicture(
+        local=H1,
+        ring=ring((NEW, 2), (OLD, 1)),
+        peers=(peer(H2, OLD, (OLD, 1)),),
+        compromised=frozenset({OLD}),
+        leaked=frozenset({NEW}),
+    )
+    assert decide(one).rotate
+    assert next_number(one) == 3
+    better = replace(one, ring=ring((NEW, 2), (OLD, 1), (OTHER, 3)))
+    assert not decide(better).rotate
+    assert not decide(replace(one, local=H3)).rotate
+
+
 def test_a_key_is_used_once_all_live_hosts_have_it() -> None:
     one = KeyPicture(
         local=H1, ring=ring((OLD, 1), (NEW, 2)), peers=(peer(H2, OLD, (OLD, 1)), peer(H3, OLD, (OLD, 1)))
