@@ -109,6 +109,12 @@ class StateDir:
         """Return this host's identity; the first start makes it from `fresh_key`."""
         path = self.state_dir / "identity"
         key = _kept_key(path, fresh_key)
+        revocation = self.revocation()
+        revoked = "" if revocation is None or self._keyring_file.exists() else revocation.host_id
+        if len(key) == PRIVATE_KEY_BYTES and Identity(key).node_id == revoked:
+            # A crash came between the end of the keys and that of the identity.
+            self.forget_identity()
+            key = _kept_key(path, fresh_key)
         if len(key) != PRIVATE_KEY_BYTES:
             raise FailedError(
                 f"the identity in {path} is damaged",
@@ -172,11 +178,13 @@ class StateDir:
         _sync_folder(self.state_dir)
 
     def note_revoked(self, revocation: Revocation) -> None:
-        """Keep the revocation, and delete the keys: this host is in no cluster from now on. What the journal keeps
-        of endpoints that were fenced stays."""
+        """Keep the revocation, and delete the keys, that of the tunnel among them: this host is in no cluster from
+        now on. What the journal keeps of endpoints that were fenced stays."""
         write_private(self.state_dir / "revoked", json.dumps(asdict(revocation)) + "\n")
         self._keyring_file.unlink(missing_ok=True)
+        self._tunnel_key_file.unlink(missing_ok=True)
         _sync_folder(self._keyring_file.parent)
+        _sync_folder(self.state_dir)
 
     def revocation(self) -> Revocation | None:
         """Return what `note_revoked` kept. A damaged note says nothing."""

@@ -175,6 +175,26 @@ def test_what_cannot_be_written_or_read_is_named(tmp_path: Path) -> None:
     state.close()
 
 
+def test_a_revoked_host_keeps_no_key_of_the_tunnel(state: StateDir) -> None:
+    stolen = state.tunnel_key(bytes(32))
+    state.note_revoked(Revocation("ab" * 16, "mesh", "h1", "cd" * 16))
+    assert state.tunnel_key(b"\1" * 32) != stolen, (
+        "who has the host knows it; the next identity needs another"
+    )
+
+
+def test_a_crash_after_the_end_of_the_keys_leaves_no_revoked_identity(state: StateDir) -> None:
+    former = state.identity(bytes(32))
+    state.save_cluster_keys(ClusterKeys("ab" * 16, "mesh", "mesh.internal", (bytes(32),)))
+    assert state.identity(b"\1" * 32).node_id == former.node_id
+    state.note_revoked(Revocation("ab" * 16, "mesh", "h1", former.node_id))
+    renewed = state.identity(b"\1" * 32)
+    assert renewed.node_id != former.node_id, (
+        "an invitation would let the revoked identity in, only to be refused"
+    )
+    assert state.identity(b"\2" * 32).node_id == renewed.node_id
+
+
 def test_a_revoked_host_has_no_keys_and_knows_who_revoked_it(
     state: StateDir, folders: tuple[Path, ...]
 ) -> None:
