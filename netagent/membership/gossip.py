@@ -24,7 +24,7 @@ from netagent.keys.controller import RingKeeper
 from netagent.keys.ring_store import RingStore
 from netagent.membership.event_queue import EventQueue
 from netagent.membership.participation import Participation
-from netagent.membership.refusal import Refusal, read_refusal_untrusted
+from netagent.membership.refusal import Refusal, is_believed, read_refusal_untrusted
 from netagent.membership.remote_networks import RemoteNetworks
 from netagent.model.ids import HostId, NetworkId
 from netagent.periodic_task import PeriodicTask
@@ -293,7 +293,7 @@ class Gossip:
         if self.refused is not None:
             return
         refusal = read_refusal_untrusted(event.text, self._keys.cluster_id, self._local)
-        if refusal is not None and refusal.member in self._live.view.hosts:
+        if refusal is not None and is_believed(refusal, self._live.view):
             self.refused = refusal
             self._live.note_change()
 

@@ -16,6 +16,7 @@ import trio
 
 from netagent.model.ids import HostId
 from netagent.registry.state_store import StateStore
+from netagent.registry.view import RegistryView
 from netgossip.join.identity import PUBLIC_KEY_BYTES, Identity, node_id_of, verify
 from netgossip.node import GossipNode
 
@@ -58,6 +59,20 @@ def read_refusal_untrusted(text: str, cluster_id: str, host: HostId) -> Refusal 
     return Refusal(HostId(node_id_of(public_key)), by)
 
 
+def is_believed(refusal: Refusal, view: RegistryView) -> bool:
+    """True if the refusal of this host is from a member that it knows. One that is evicted itself is none, and the
+    word of a compromised one counts for nothing: a member that repeats it has not heard of that yet."""
+    is_member = refusal.member in view.hosts and refusal.member not in view.evicted
+    return is_member and refusal.writer not in view.compromised
+
+
+def _writer_for(view: RegistryView, host: HostId) -> HostId:
+    """Return who has revoked the host: if possible one that the host itself does not call compromised, whom it would
+    not believe."""
+    writers = view.compromised[host]
+    return min({one for one in writers if host not in view.store.accusations.get(one, ())} or writers)
+
+
 def _signed(cluster_id: str, host: HostId, writer: HostId) -> bytes:
     return _SIGNED + bytes.fromhex(cluster_id) + bytes.fromhex(host) + bytes.fromhex(writer)
 
@@ -70,7 +85,8 @@ class RefusedHosts:
     node: GossipNode
     identity: Identity
     cluster_id: str
-    _refused: set[HostId] = field(default_factory=set)
+    _refused: dict[HostId, HostId] = field(default_factory=dict)
+    """And on which host each was revoked."""
     _seen: object = None
 
     async def run(self) -> None:
@@ -87,10 +103,11 @@ class RefusedHosts:
         if view.compromised is self._seen:
             return
         self._seen = view.compromised
-        wanted = set(view.compromised) - {view.local}
-        for host in sorted(self._refused - wanted):
+        wanted = {host: _writer_for(view, host) for host in view.compromised if host != view.local}
+        for host in sorted(self._refused.keys() - wanted.keys()):
             self.node.readmit_peer(host)
-        for host in sorted(wanted - self._refused):
-            text = refusal_text(self.identity, self.cluster_id, host, min(view.compromised[host]))
-            self.node.refuse_peer(host, text, trio.current_time())
+        for host, writer in sorted(wanted.items()):
+            if self._refused.get(host) != writer:
+                text = refusal_text(self.identity, self.cluster_id, host, writer)
+                self.node.refuse_peer(host, text, trio.current_time())
         self._refused = wanted

@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import cast
 
 import pytest
-from fakes.registry import H1, H2, H3, Writer
+from fakes.registry import H1, H2, H3, Writer, host
 from fakes.virtual import virtual
 
-from netagent.membership.refusal import Refusal, RefusedHosts, read_refusal_untrusted, refusal_text
+from netagent.membership.refusal import (
+    Refusal,
+    RefusedHosts,
+    is_believed,
+    read_refusal_untrusted,
+    refusal_text,
+)
 from netagent.model.ids import HostId
 from netagent.model.records import ForgetRecord
 from netagent.registry.state_store import StateStore
@@ -39,6 +45,20 @@ def test_a_refusal_is_of_one_host_in_one_cluster() -> None:
     assert read_refusal_untrusted(text, OTHER, HOST) is None
     for junk in ("", "netagent-revoked", "netagent-revoked a b c", "x" * 5000):
         assert read_refusal_untrusted(junk, CLUSTER, HOST) is None
+
+
+def test_a_host_does_not_go_on_the_word_of_a_revoked_one() -> None:
+    writers = {owner: Writer(owner) for owner in (H2, H3)}
+    view = (
+        RegistryView(H1).with_entries(writers[H2].put(host("h2"))).with_entries(writers[H3].put(host("h3")))
+    )
+    assert is_believed(Refusal(H2, H3), view)
+    assert is_believed(Refusal(H3, H3), view)
+    revoked = ForgetRecord(H3, settled=True, revoked=True, compromised=True)
+    view = view.with_entries(writers[H2].put(revoked))
+    assert not is_believed(Refusal(H3, H2), view), "it takes its revenge"
+    assert not is_believed(Refusal(H2, H3), view), "H2 heard the liar before it heard of its revocation"
+    assert not is_believed(Refusal(HostId("09" * 16), H2), view)
 
 
 class Node:
@@ -72,6 +92,9 @@ async def test_the_gossip_refuses_who_is_compromised_as_long_as_that_counts() ->
     live.update_view(lambda view: view.with_entries(writers[H1].put(decided)))
     hosts.look()
     assert set(node.refused) == {H3}
+    refusal = read_refusal_untrusted(node.refused[H3], CLUSTER, H3)
+    assert refusal is not None
+    assert refusal.writer == H1, "H3 does not believe H2, which it calls compromised"
     own = ForgetRecord(H1, settled=True, revoked=True, compromised=True)
     live.update_view(lambda view: view.with_entries(writers[H2].put(own)))
     hosts.look()
