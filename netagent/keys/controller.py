@@ -49,6 +49,8 @@ RETRY_S = 5.0
 RETIRE_S = 30.0
 """For so long a key is accepted after its retirement was announced: frames that were sealed with it are on their
 way, and hosts that have not heard of it yet."""
+CLEAN_S = 60.0
+"""For so long after the last compromised key went, hosts may be shown as live that were heard under it only."""
 NEW_KEY_BYTES = 32
 RETURN_S = 3.0
 """First pause before a member is asked for its keys: the membership itself needs a few seconds after a start."""
@@ -81,7 +83,10 @@ class RingKeeper:
     _retiring: dict[KeyId, float] = field(default_factory=dict)
     """Keys that are announced as not accepted, and when they go."""
     _met: set[HostId] = field(default_factory=set)
-    """Hosts known before a key was compromised: who has only that key may be anybody."""
+    """Hosts known before a key was compromised, or understood under a key that is not: others may be anybody who has
+    that key, whatever their records say that they have."""
+    _clean_at: float = float("-inf")
+    """From when on who is understood has a key that is not compromised."""
     _opened: dict[HeldKey, bytes] = field(default_factory=dict)
     """Keys that others give to this host and that it lacks."""
     _tried: set[bytes] = field(default_factory=set)
@@ -99,6 +104,8 @@ class RingKeeper:
     def __post_init__(self) -> None:
         local, cluster_id = HostId(self.identity.node_id), ClusterId(self.store.keys.cluster_id)
         self._exchange = ExchangeKey(local, cluster_id, os.urandom)
+        # Also of a start while a key is compromised: hosts that excluded each other would each go their own way.
+        self._met.update(self.live.view.hosts)
 
     # -- what others ask ---------------------------------------------------------------------------------------
 
@@ -209,6 +216,7 @@ class RingKeeper:
     async def _look(self) -> None:
         """Take a step if anything can have changed."""
         view = self.live.view
+        self._note_met(view)
         seen = (view.store.key_records, view.hosts, self.store.keys, self.compromised(view))
         # Compared by identity: a look at an unchanged cluster costs nothing.
         is_same = len(seen) == len(self._seen) and all(
@@ -224,6 +232,15 @@ class RingKeeper:
         """True while the key in use should have been changed: it is too old, or a revoked host may know it."""
         return self._is_due() or self.store.ring[0].key_id in self.compromised(self.live.view)
 
+    def _note_met(self, view: RegistryView) -> None:
+        compromised, now = self.compromised(view), trio.current_time()
+        if not compromised:
+            self._met.update(view.hosts)
+        elif not compromised.isdisjoint(one.key_id for one in self.store.ring):
+            self._clean_at = now + CLEAN_S
+        elif now >= self._clean_at:
+            self._met.update(host_id for host_id, host in view.hosts.items() if host.is_live)
+
     def _is_due(self) -> bool:
         every_s, primary = self.rotate_every_s(), self.store.ring[0]
         return 0 < every_s <= self.store.now_s - primary.since_s
@@ -231,8 +248,6 @@ class RingKeeper:
     async def _step(self) -> None:
         self.store.note_start()
         view = self.live.view
-        if not self.compromised(view):
-            self._met.update(view.hosts)
         while self._shown:
             self._take_shown(self._shown.popitem()[1])
         self._open_sealed(view)
@@ -339,17 +354,12 @@ class RingKeeper:
 
     def _excluded(self, view: RegistryView) -> frozenset[HostId]:
         """Return the hosts that count for nothing: revoked ones, and those that came while a key was compromised and
-        have no better one."""
-        revoked, compromised = frozenset(view.revoked), self.compromised(view)
-        if not compromised.intersection(one.key_id for one in self.store.ring):
+        have not been understood without it since."""
+        revoked = frozenset(view.revoked)
+        # One that has just come knows nobody from before; if it excluded all, it would go its own way.
+        if not self.compromised(view) or self._met <= {view.local}:
             return revoked
-        unknown = set()
-        for host_id in view.hosts:
-            record = ring_record(view, host_id)
-            has_better = record is not None and any(one.key_id not in compromised for one in record.held)
-            if host_id not in self._met and not has_better:
-                unknown.add(host_id)
-        return revoked | unknown
+        return revoked | {one for one in view.hosts if one not in self._met and one != view.local}
 
     def _name(self, host_id: HostId) -> str:
         host = self.live.view.hosts.get(host_id)

@@ -11,13 +11,14 @@ from fakes.agent_host import AgentHost, Fabric
 from fakes.virtual import virtual
 
 from netagent.errors import FailedError, RefusedError
-from netagent.keys.controller import RETIRE_S, RingKeeper
+from netagent.keys.controller import LOOK_S, RETIRE_S, RingKeeper
 from netagent.keys.ring_store import RingStore
 from netagent.model.ids import HostId, KeyId
 from netagent.model.records import ForgetRecord
 from netagent.registry.view import RegistryView, compromised_keys
 from netagent.state_dir import ClusterKeys
 from netgossip.join.identity import Identity
+from netgossip.join.readmission import NumberedKey
 
 EVERY_S = 600.0
 
@@ -176,4 +177,69 @@ async def test_a_key_given_before_the_revocation_was_heard_is_not_the_last() -> 
         await until(lambda: not any(one.store.ring[0].key_id in {old, made} for one in staying))
         assert use(staying, staying[0].store.ring[0].key_id)
         assert staying[0].store.ring[0].key_id not in {one.key_id for one in hosts[2].store.ring}
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_start_while_a_key_is_compromised_leaves_no_host_behind() -> None:
+    async with trio.open_nursery() as nursery:
+        fabric = Fabric(nursery, 3)
+        await fabric.tell_hosts()
+        hosts = [Ringed(one) for one in fabric.hosts]
+        old = hosts[0].store.ring[0].key_id
+        for one in hosts[1:]:
+            nursery.start_soon(one.keeper.run)
+        async with trio.open_nursery() as first_run:
+            first_run.start_soon(hosts[0].keeper.run)
+            await trio.sleep(5)
+            first_run.cancel_scope.cancel()
+        hosts[2].is_full = True  # it takes no key for now, as a host of the release before
+        again = Ringed(fabric.hosts[0])
+        for one in (again, *hosts[1:]):
+            one.compromised = frozenset({old})
+        nursery.start_soon(again.keeper.run)
+        await trio.sleep(60)
+        assert again.store.ring[0].key_id == old, "the third host would not understand it"
+        hosts[2].is_full = False
+        await until(lambda: again.store.ring[0].key_id != old)
+        await until(lambda: use([again, *hosts[1:]], again.store.ring[0].key_id))
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_host_that_came_after_one_revocation_counts_at_the_next() -> None:
+    async with trio.open_nursery() as nursery:
+        fabric, hosts = await ringed(nursery)
+        late = fabric.hosts[2].host_id
+        keeper = hosts[0].keeper
+        keeper._met.discard(late)  # as if it had come later
+        hosts[0].compromised = frozenset({KeyId("ab" * 16)})  # long gone
+        await trio.sleep(2 * LOOK_S)
+        hosts[0].compromised |= {hosts[0].store.ring[0].key_id}
+        assert keeper.is_known(late)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_stranger_that_came_by_a_compromised_key_gets_no_other_by_saying_that_it_has_it() -> None:
+    async with trio.open_nursery() as nursery:
+        fabric, hosts = await ringed(nursery)
+        stranger, keeper = fabric.hosts[2].host_id, hosts[0].keeper
+        old = hosts[0].store.ring[0].key_id
+        for one in hosts[:2]:
+            one.keeper._met.discard(stranger)
+        hosts[2].keeper._met.clear()
+        for one in hosts:
+            one.compromised = frozenset({old})
+        hosts[2].store.add(
+            NumberedKey(b"\7" * 32, 9)
+        )  # or it says that it has the others', whose ids it reads
+        await until(lambda: use(hosts[:2], hosts[0].store.ring[0].key_id) and not use(hosts[:1], old))
+        assert not keeper.is_known(stranger), "it would get the ring"
+        fabric.cut(fabric.hosts[:2], fabric.hosts[2:])
+        await trio.sleep(3 * RETIRE_S)
+        assert old not in {one.key_id for one in hosts[0].store.ring}
+        assert not keeper.is_known(stranger), (
+            "nor later: it has never been understood under a key that is not"
+        )
         nursery.cancel_scope.cancel()
