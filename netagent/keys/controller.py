@@ -57,7 +57,10 @@ RETURN_S = 3.0
 MAX_RETURN_S = 60.0
 """Longest pause between two of those: after a partition heals, the hosts of both sides hear each other within it."""
 OPENED_LIMIT = 64
-"""Bound of sealed keys tried in one step; beyond it: further ones are not looked at. A member may write thousands."""
+"""Bound of sealed keys tried in one step; beyond it: further ones wait for the next. A member may write thousands."""
+OPENED_OF_ONE = 4
+"""Bound of sealed keys of one host tried in one step; beyond it: further ones wait for the next. Those of a host that
+writes thousands must not keep out the one that counts."""
 LEAK_PAUSE_S = 60.0
 """Between two keys that this host makes because a revoked host was given one: a member can say so of each."""
 MAX_LEAKED = 64
@@ -91,6 +94,8 @@ class RingKeeper:
     """Keys that others give to this host and that it lacks."""
     _tried: set[bytes] = field(default_factory=set)
     """Sealed keys that were tried, by their ephemeral keys."""
+    _has_more: bool = False
+    """Sealed keys are there that the last step did not try."""
     _shown: dict[HostId, PeerRing] = field(default_factory=dict)
     """Rings that hosts of the cluster have shown since the last step."""
     _known_by: dict[HostId, frozenset[KeyId]] = field(default_factory=dict)
@@ -222,7 +227,11 @@ class RingKeeper:
         is_same = len(seen) == len(self._seen) and all(
             new is old for new, old in zip(seen[:3], self._seen[:3], strict=True)
         )
-        if is_same and seen[3] == self._seen[3] and not (self._retiring or self._shown or self._is_due()):
+        if (
+            is_same
+            and seen[3] == self._seen[3]
+            and not (self._retiring or self._shown or self._has_more or self._is_due())
+        ):
             return
         await self._step()
         self._seen = seen
@@ -292,18 +301,22 @@ class RingKeeper:
         """Open the keys that others give to this host."""
         held = {one.key_id for one in self.store.ring}
         self._opened = {one: key for one, key in self._opened.items() if one.key_id not in held}
-        tries = 0
+        tries, self._has_more = 0, False
         for host in others(view, self._excluded(view)):
             if not host.is_live or not self.is_signer(host.host_id):
                 continue
+            of_one = 0
             for record in sealed_records(view, host.host_id):
                 mine = next((one for one in record.sealed if one.to == view.local), None)
                 offer = HeldKey(record.key_id, record.number)
                 if mine is None or record.key_id in held or offer in self._opened:
                     continue
-                if mine.ephemeral in self._tried or tries >= OPENED_LIMIT:
+                if mine.ephemeral in self._tried:
                     continue
-                tries += 1
+                if tries >= OPENED_LIMIT or of_one >= OPENED_OF_ONE:
+                    self._has_more = True
+                    break
+                tries, of_one = tries + 1, of_one + 1
                 self._tried.add(mine.ephemeral)
                 key = self._exchange.open_untrusted(mine, offer, host.host_id)
                 if key is not None:

@@ -12,9 +12,11 @@ from fakes.virtual import virtual
 
 from netagent.errors import FailedError, RefusedError
 from netagent.keys.controller import LOOK_S, RETIRE_S, RingKeeper
+from netagent.keys.picture import ring_record
 from netagent.keys.ring_store import RingStore
 from netagent.model.ids import HostId, KeyId
 from netagent.model.records import ForgetRecord
+from netagent.model.ring_key import SealedKey, SealedKeysRecord, exchange_tag
 from netagent.registry.view import RegistryView, compromised_keys
 from netagent.state_dir import ClusterKeys
 from netgossip.join.identity import Identity
@@ -242,4 +244,22 @@ async def test_a_stranger_that_came_by_a_compromised_key_gets_no_other_by_saying
         assert not keeper.is_known(stranger), (
             "nor later: it has never been understood under a key that is not"
         )
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_host_that_gives_many_false_keys_keeps_none_out() -> None:
+    async with trio.open_nursery() as nursery:
+        _, hosts = await ringed(nursery)
+        taker = hosts[2].host
+        known = ring_record(taker.live.view, taker.host_id)
+        assert known is not None
+        tag = exchange_tag(known.exchange_key)
+        for number in range(1100):
+            false = SealedKey(taker.host_id, tag, number.to_bytes(32, "big"), bytes(48))
+            key_id = KeyId((number + 1).to_bytes(16, "big").hex())
+            await hosts[0].host.publisher.put(SealedKeysRecord(key_id, 9, 0, (false,)))
+        hosts[0].is_full = True
+        made = await hosts[1].keeper.rotate()
+        await until(lambda: made in {one.key_id for one in hosts[2].store.ring}, 60)
         nursery.cancel_scope.cancel()
