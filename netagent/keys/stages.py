@@ -190,10 +190,13 @@ class _Ranks:
 
     def _is_done(self, key: RingKey) -> bool:
         primary = self._primary.key_id
-        if self._rank(key.key_id, key.number) >= self._primary:
-            return False  # the primary, or one that is about to be
+        if key.key_id == primary:
+            return False
         if key.key_id in self._picture.compromised:
-            return all(peer.primary not in self._picture.compromised for peer in self.live)
+            # Also before a better one is in use: a ring that a liar has filled must have room for that.
+            return all(peer.primary != key.key_id for peer in self.live)
+        if self._rank(key.key_id, key.number) >= self._primary:
+            return False  # about to be the primary
         # A host that is away may still seal with it, and knows no newer one that it could be understood by.
         return all(peer.primary == primary for peer in self.live) and all(
             primary in peer.held for peer in self._picture.peers if not peer.is_live

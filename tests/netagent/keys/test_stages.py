@@ -56,6 +56,21 @@ def test_a_key_that_a_revoked_host_was_given_is_followed_by_another() -> None:
     assert not decide(replace(one, local=H3)).rotate
 
 
+def test_a_ring_full_of_a_liar_s_keys_gets_room_once_it_is_revoked() -> None:
+    junk = [(KeyId(identifier(number)), 9) for number in range(10, 25)]
+    full = ring((OLD, 1), *junk)
+    one = KeyPicture(
+        local=H2,
+        ring=full,
+        peers=(peer(H1, OLD, (OLD, 1), (NEW, 1)),),
+        offered=frozenset({HeldKey(NEW, 1)}),
+        compromised=frozenset({OLD, *(key_id for key_id, _ in junk)}),
+    )
+    assert decide(one).install == frozenset()
+    assert decide(one).retire == {key_id for key_id, _ in junk}
+    assert decide(replace(one, ring=full[:-1])).install == {HeldKey(NEW, 1)}
+
+
 def test_a_key_is_used_once_all_live_hosts_have_it() -> None:
     one = KeyPicture(
         local=H1, ring=ring((OLD, 1), (NEW, 2)), peers=(peer(H2, OLD, (OLD, 1)), peer(H3, OLD, (OLD, 1)))
