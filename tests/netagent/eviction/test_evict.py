@@ -497,7 +497,7 @@ async def test_a_live_host_is_revoked_and_its_space_taken_over(cluster: Cluster)
     h1, h2, h3, h4 = cluster.hosts
     await h3.networks.create(APP)
     await cluster.calm()
-    h2.eviction.key_ids = lambda: (KeyId("ab" * 16),)
+    h2.eviction.key_ids = lambda _host: (KeyId("ab" * 16),)
     before = trio.current_time()
     done = await h2.eviction.revoke(["h3"])
     assert trio.current_time() - before <= 4 * REVOKE_S
