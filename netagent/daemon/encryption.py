@@ -159,7 +159,8 @@ class Encryption:
                 await self._publish(
                     view, TunnelRecord(public_key_of(private_key), self._port, own_salt(view))
                 )
-                await self._device.set_peers(dict(self._peers(view)))
+                version = 6 if ":" in self._underlay().address else 4
+                await self._device.set_peers(peers_of(view, version))
         self._seen = seen
 
     async def _bring_up(self, view: RegistryView) -> bytes:
@@ -173,16 +174,16 @@ class Encryption:
         if record not in view.records_of(view.local, CLUSTER_SCOPE):
             await self._publisher.put(record)
 
-    def _peers(self, view: RegistryView) -> list[tuple[bytes, TunnelPeer]]:
-        version = 6 if ":" in self._underlay().address else 4
-        peers = []
-        for host_id, underlay, record in tunnel_peers(view):
-            address = tunnel_address_of(view, host_id, version)
-            if address is not None and (":" in underlay) == (version == 6):
-                peer = TunnelPeer(
-                    public_key=record.public_key,
-                    endpoint=(underlay, record.port),
-                    allowed=(f"{address}/{128 if version == 6 else 32}",),
-                )
-                peers.append((record.public_key, peer))
-        return peers
+
+def peers_of(view: RegistryView, version: int) -> dict[bytes, TunnelPeer]:
+    """Return the other hosts as peers of the tunnel over an underlay of this version of IP, by public key."""
+    peers = {}
+    for host_id, underlay, record in tunnel_peers(view):
+        address = tunnel_address_of(view, host_id, version)
+        if address is not None and (":" in underlay) == (version == 6):
+            peers[record.public_key] = TunnelPeer(
+                public_key=record.public_key,
+                endpoint=(underlay, record.port),
+                allowed=(f"{address}/{128 if version == 6 else 32}",),
+            )
+    return peers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TypeAlias
 
 from netagent.keys.stages import KeyPicture, PeerKeys, RingKey
@@ -14,15 +14,18 @@ from netagent.model.ring_key import (
     SealedKeysRecord,
     exchange_tag,
 )
+from netagent.registry.key_fields import RING_KEYS_KEY
 from netagent.registry.view import AgentState, HostView, RegistryView
 
 IsSigner: TypeAlias = Callable[[HostId], bool]
+_NO_RECORDS: Mapping[bytes, RingKeysRecord | SealedKeysRecord] = {}
 
 
 def ring_record(view: RegistryView, host_id: HostId) -> RingKeysRecord | None:
     """Return what a host publishes of its keys."""
-    records = view.store.key_records.get(host_id, {}).values()
-    return next((one for one in records if isinstance(one, RingKeysRecord)), None)
+    # By its key: a member may write thousands of the other kind, and this is asked for each of them.
+    record = view.store.key_records.get(host_id, _NO_RECORDS).get(RING_KEYS_KEY)
+    return record if isinstance(record, RingKeysRecord) else None
 
 
 def sealed_records(view: RegistryView, host_id: HostId) -> Iterator[SealedKeysRecord]:

@@ -63,11 +63,16 @@ def own_salt(view: RegistryView) -> int:
 
 
 def tunnel_peers(view: RegistryView) -> Iterator[tuple[HostId, str, TunnelRecord]]:
-    """Yield the other hosts that have an end of the tunnel, each with its underlay address."""
+    """Yield the other hosts that have an end of the tunnel, each with its underlay address. Of several with one
+    public key, which can be one peer only, the first host has it; this host's own key is no other's."""
     if view.local in view.evicted:
         return
+    own = tunnel_of(view, view.local)
+    keys = set() if own is None else {own.public_key}
     for host_id, host in sorted(view.hosts.items()):
         record = tunnel_of(view, host_id)
         if host_id == view.local or host.record is None or host.agent is AgentState.LEFT or record is None:
             continue
-        yield host_id, host.record.underlay, record
+        if record.public_key not in keys:
+            keys.add(record.public_key)
+            yield host_id, host.record.underlay, record

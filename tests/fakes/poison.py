@@ -15,14 +15,17 @@ from hypothesis import strategies as st
 from fakes.external import alias, at, name_id, service, service_id
 from fakes.registry import H1, H2, H3, N1, N2, endpoint, identifier, network
 from netagent.feeds.host_rule import MAX_FEED_RULE_CHARS
-from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
+from netagent.model.egress import MAX_TARGETS, parse_egress, text_of
+from netagent.model.ids import EndpointId, HostId, KeyId, NetworkId, OwnNameId, ServiceId
 from netagent.model.locality import MAX_WEIGHT, AnswerOrder, Balance
 from netagent.model.publication import Publication
 from netagent.model.records import (
     DIGEST_BYTES,
     MAX_ALIASES,
     MAX_DNS_TTL_S,
+    MAX_ENCRYPTION_REVISION,
     MAX_HOST_WEIGHTS,
+    MAX_KEY_IDS,
     MAX_OPTION_CHANGES,
     MAX_OVERRULED,
     MAX_PUBLISHED_PORTS,
@@ -36,6 +39,7 @@ from netagent.model.records import (
     AttachmentRecord,
     DnsName,
     Drain,
+    EncryptionRecord,
     EndpointRecord,
     ExternalServiceRecord,
     ExternalStateRecord,
@@ -67,12 +71,30 @@ from netagent.model.records import (
     ServicePort,
     ServiceRangeRecord,
     TargetAddress,
+    TunnelRecord,
 )
+from netagent.model.ring_key import (
+    EXCHANGE_KEY_BYTES,
+    EXCHANGE_TAG_BYTES,
+    MAX_KEY_NUMBER,
+    MAX_PARTS,
+    MAX_RING_KEYS,
+    MAX_SEALED,
+    SEALED_KEY_BYTES,
+    HeldKey,
+    RingKeysRecord,
+    SealedKey,
+    SealedKeysRecord,
+)
+from netagent.model.tunnel_address import MAX_SALT
 from netagent.registry.external_fields import address_key, in_order
 from netagent.registry.record_codec import RecordError, encode
 
 UNKNOWN: Final = "f" * 32
 """An id that nothing has."""
+
+K1, K2 = (KeyId(identifier(0xCE00 + number)) for number in (1, 2))
+"""Ring keys that honest hosts have."""
 
 WORDS: Final = (
     *("web", "web1", "web2", "db", "app", "back", "own", "h1", "h2", "h3", "shop"),
@@ -214,6 +236,15 @@ CHECKS: Final = (
     ),
     *("tcp:1 interval=999999h", "http:80/ status=200-599", "--", "https:443/ header=a:b"),
 )
+EGRESSES: Final = tuple(
+    text_of(parse_egress(text))
+    for text in (
+        *("open", "none", "0.0.0.0/0", "::/0", "0.0.0.0/0,::/0,127.0.0.0/8", "10.1.0.0/24,fd00:1::/64"),
+        *("0.0.0.0", "255.255.255.255/32", "224.0.0.0/4", "ff00::/8", "240.0.0.0/4", "192.0.2.2:7956"),
+        "10.0.0.0/8:53,10.0.0.0/8:53/tcp,10.0.0.0/8:53/udp,10.1.0.0/24,[fd00:1::/64]:65535",
+        ",".join(f"[2001:db8:{number:x}::/48]:{number + 1}" for number in range(MAX_TARGETS)),
+    )
+)
 
 hosts = st.sampled_from([H1, H2, H3, HostId(UNKNOWN), HostId("0" * 32)])
 networks = st.sampled_from([N1, N1, N1, N2, NetworkId(UNKNOWN)])
@@ -234,6 +265,10 @@ counts = st.sampled_from([0, 1, 2, 3, 9, 127, 128, 254, 255, 256, 2**20, 2**31, 
 port_numbers = st.sampled_from([1, 53, 80, 4789, 4799, 7953, 7956, 65535])
 flags = st.booleans()
 weights = st.sampled_from([0, 1, 100, MAX_WEIGHT])
+key_ids = st.sampled_from([K1, K2, KeyId(UNKNOWN), KeyId("0" * 32)])
+key_numbers = st.sampled_from([0, 1, 2, MAX_KEY_NUMBER])
+octets = st.sampled_from([bytes(32), b"\x01" + bytes(31), b"\xff" * 32])
+"""Keys: two of these lead every exchange to the same secret."""
 
 
 def many(one: st.SearchStrategy[object], most: int) -> st.SearchStrategy[tuple[object, ...]]:
@@ -290,15 +325,32 @@ options = st.sampled_from(list(NetworkOption)).flatmap(
     lambda option: st.builds(
         OptionChange,
         st.just(option),
-        st.sampled_from(OPTION_VALUES[option]),
+        st.sampled_from(EGRESSES if option is NetworkOption.EGRESS else OPTION_VALUES[option]),
         st.sampled_from([1, 2, MAX_OPTION_CHANGES - 1, MAX_OPTION_CHANGES]),
         times,
         texts.map(lambda text: text[:64]),
         st.sampled_from([(), (bytes(DIGEST_BYTES),), (b"\xff" * DIGEST_BYTES,) * MAX_OVERRULED]),
     )
 )
-option_lists = st.lists(options, min_size=1, max_size=7, unique_by=lambda one: one.option).map(
-    lambda found: tuple(sorted(found, key=lambda one: list(NetworkOption).index(one.option)))
+option_lists = st.lists(
+    options, min_size=1, max_size=len(NetworkOption), unique_by=lambda one: one.option
+).map(lambda found: tuple(sorted(found, key=lambda one: list(NetworkOption).index(one.option))))
+
+
+def _key(number: int) -> KeyId:
+    return KeyId(identifier(0xCC0000 + number))
+
+
+def _sealed(to: HostId) -> SealedKey:
+    return SealedKey(to, bytes(EXCHANGE_TAG_BYTES), bytes(EXCHANGE_KEY_BYTES), bytes(SEALED_KEY_BYTES))
+
+
+sealed_keys = st.builds(
+    SealedKey,
+    hosts,
+    octets.map(lambda key: key[:EXCHANGE_TAG_BYTES]),
+    octets,
+    st.sampled_from([b"", bytes(SEALED_KEY_BYTES)]),
 )
 
 POISON: Final[Mapping[type[Record], st.SearchStrategy[Record]]] = {
@@ -338,6 +390,7 @@ POISON: Final[Mapping[type[Record], st.SearchStrategy[Record]]] = {
         feed_labels=flags,
         refuses_shared_names=flags,
         service_addresses=flags,
+        egress=st.sampled_from(EGRESSES).map(parse_egress),
     ),
     RemovalRecord: st.builds(RemovalRecord, networks),
     AttachmentRecord: st.builds(AttachmentRecord, networks),
@@ -372,6 +425,14 @@ POISON: Final[Mapping[type[Record], st.SearchStrategy[Record]]] = {
         hosts,
         settled=flags,
         disputed=st.none() | st.tuples(st.sampled_from([0, 1, 2**63 - 1]), st.sampled_from([0, 2**63 - 1])),
+    )
+    | st.builds(
+        ForgetRecord,
+        hosts,
+        settled=flags,
+        revoked=st.just(True),
+        key_ids=rising(key_ids, MAX_KEY_IDS) | st.just(tuple(map(_key, range(MAX_KEY_IDS)))),
+        compromised=flags,
     ),
     ExternalServiceRecord: st.builds(
         ExternalServiceRecord,
@@ -472,6 +533,33 @@ POISON: Final[Mapping[type[Record], st.SearchStrategy[Record]]] = {
         ),
     ),
     NetworkOptionsRecord: st.builds(NetworkOptionsRecord, networks, option_lists),
+    RingKeysRecord: st.builds(
+        lambda exchange_key, held, place: RingKeysRecord(
+            exchange_key, sorted(held)[place % len(held)], tuple(map(HeldKey._make, sorted(held.items())))
+        ),
+        octets,
+        st.dictionaries(key_ids, key_numbers, min_size=1)
+        | st.just({_key(number): MAX_KEY_NUMBER for number in range(MAX_RING_KEYS)}),
+        counts,
+    ),
+    SealedKeysRecord: st.builds(
+        SealedKeysRecord,
+        key_ids,
+        key_numbers,
+        st.sampled_from([0, 1, MAX_PARTS - 1]),
+        st.lists(sealed_keys, min_size=1, max_size=4, unique_by=lambda one: one.to).map(
+            lambda found: tuple(sorted(found))
+        )
+        | st.just(tuple(_sealed(HostId(identifier(number))) for number in range(MAX_SEALED))),
+    ),
+    TunnelRecord: st.builds(TunnelRecord, octets, port_numbers, st.sampled_from([0, 1, MAX_SALT])),
+    EncryptionRecord: st.builds(
+        EncryptionRecord,
+        flags,
+        st.sampled_from([1, 2, MAX_ENCRYPTION_REVISION]),
+        times,
+        texts.map(lambda text: text[:64]),
+    ),
 }
 """A strategy for each kind. Some of what it gives is refused by the codec all the same: see `can_be_said`."""
 
@@ -532,7 +620,16 @@ CROWDS: Final[Mapping[type[Record], tuple[Callable[[int], Record], ...]]] = {
             labels=(("traefik.http.routers.a.rule", f"Host(`x{n}.example`)"),),
         ),
     ),
-    ForgetRecord: (lambda n: ForgetRecord(HostId(identifier(0xFF0000 + n)), settled=True),),
+    ForgetRecord: (
+        lambda n: ForgetRecord(HostId(identifier(0xFF0000 + n)), settled=True),
+        lambda n: ForgetRecord(
+            HostId(identifier(0xFF0000 + n)),
+            settled=True,
+            revoked=True,
+            key_ids=tuple(_key(n * MAX_KEY_IDS + number) for number in range(MAX_KEY_IDS)),
+            compromised=True,
+        ),
+    ),
     ExternalServiceRecord: (
         lambda n: service(100 + n, name="pg", target=at(*(f"203.0.113.{last}" for last in range(1, 20)))),
         lambda n: service(100 + n, name=f"p{n}"),
@@ -557,7 +654,14 @@ CROWDS: Final[Mapping[type[Record], tuple[Callable[[int], Record], ...]]] = {
         lambda n: NetworkOptionsRecord(
             _network(n), (OptionChange(NetworkOption.INTERNAL, "yes", 5, 1, "x"),)
         ),
+        lambda n: NetworkOptionsRecord(
+            _network(n), (OptionChange(NetworkOption.EGRESS, EGRESSES[-1], 5, 1, "x"),)
+        ),
+    ),
+    SealedKeysRecord: (
+        lambda n: SealedKeysRecord(_key(n), 1 + n, 0, (_sealed(H3),)),
+        lambda n: SealedKeysRecord(K2, 1 + n, n, (_sealed(H1), _sealed(H2), _sealed(H3))),
     ),
 }
-"""For each kind but the host's own record, of which a host has one: records that one host may write as often as its
+"""For each kind of which a host may have more than one: records that one host may write as often as its
 log has room, up to 150."""

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, Final
 
 from fakes.doctor_world import CLUSTER, SITUATION, World
+from fakes.poison import K1, K2
 from fakes.registry import H1, N1, N2, grants_of
 from netagent.balancing.tables import ServiceTableBuilder
 from netagent.checks.all_failing import failing_services
@@ -28,6 +29,7 @@ from netagent.commands.status import count_hidden
 from netagent.control.present import Presenter, ProbeView
 from netagent.control.present_additions import addition_notices, own_name_part, services_of
 from netagent.control.present_services import NOTHING_SEEN
+from netagent.daemon.encryption import peers_of
 from netagent.datapath.reconcile.plan import plan
 from netagent.datapath.state import KernelState
 from netagent.doctor import explain
@@ -43,9 +45,12 @@ from netagent.firewall.ruleset import ruleset_of
 from netagent.interface.questions import ServicesCommand
 from netagent.ipam.space import inherit, space_of
 from netagent.journal.rows import LocalEndpointRow
+from netagent.keys.picture import is_wanted, others, picture_of, sealed_records
+from netagent.keys.stages import KeySteps, RingKey, decide, next_number, pending, without_records
 from netagent.metrics.cluster_families import member_families, network_families, path_families
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.records import Record
+from netagent.model.ring_key import HeldKey
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.model.subnet import offset_count
 from netagent.page.address_table import address_rows
@@ -58,9 +63,10 @@ from netagent.projection.desired_state import DesiredStateBuilder
 from netagent.projection.firewall_input import firewall_input
 from netagent.projection.published_services import published_ports, service_forwards
 from netagent.projection.service_ranges import ranges_here
+from netagent.registry.encryption import own_salt
 from netagent.registry.shared_names import shared_names, split_projects
 from netagent.registry.state_store import StateStore
-from netagent.registry.view import RegistryView
+from netagent.registry.view import RegistryView, compromised_keys
 from netagent.resolver.explain_name import explain as explain_name
 from netagent.resolver.feed_source import FeedSource
 from netagent.resolver.name_table import Key, Row
@@ -79,6 +85,7 @@ OWN: Final = LocalEndpointRow(
     mac="02:a1:00:00:00:09",
 )
 """This host's own endpoint."""
+OWN_RING: Final = (RingKey(K1, 2, 0.0), RingKey(K2, 1, 0.0))
 BOX: Final = Sandbox(sandbox_id=SandboxId("c"), networks=(N1, N2), links=())
 NOW_S: Final = 1_770_000_000
 
@@ -288,7 +295,8 @@ def _answers(view: RegistryView, thing: str) -> list[Any]:
 
 
 def _duties(view: RegistryView) -> None:
-    """What this host does by itself: it asks for external services, and succeeds a host that is gone."""
+    """What this host does by itself: it asks for external services, succeeds a host that is gone, changes its ring
+    keys, and has the others as peers in the tunnel."""
     for network_id in view.networks:
         for service in external_services(view, network_id):
             ServiceWatch(service, 0.0, NOW_S).follow(service, 1.0, NOW_S)
@@ -296,6 +304,37 @@ def _duties(view: RegistryView) -> None:
     for gone in view.hosts:
         if gone != view.local:
             eviction_records(view, [gone])
+    ring_steps(view)
+    own_salt(view)
+    for version in (4, 6):
+        peers_of(view, version)
+
+
+def ring_steps(view: RegistryView) -> KeySteps:
+    """What this host does about its ring keys; others give it all keys that they say they give."""
+    offered = {
+        HeldKey(one.key_id, one.number)
+        for host in others(view, ())
+        for one in sealed_records(view, host.host_id)
+        if any(sealed.to == view.local for sealed in one.sealed)
+    }
+    picture = picture_of(
+        view,
+        OWN_RING,
+        excluded=(),
+        is_signer=lambda _host: True,
+        compromised=compromised_keys(view),
+        offered=offered,
+        rotate_every_s=1.0,
+        now_s=NOW_S,
+    )
+    next_number(picture)
+    pending(picture)
+    without_records(picture)
+    for host in view.hosts:
+        for one in sealed_records(view, host):
+            is_wanted(view, one)
+    return decide(picture)
 
 
 def names_in(records: Iterable[Record]) -> list[str]:

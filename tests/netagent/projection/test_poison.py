@@ -11,16 +11,19 @@ from typing import get_args
 
 import pytest
 from fakes.external import alias, at, data, service, state
-from fakes.poison import CROWDS, POISON, can_be_said, every_poison, poison
+from fakes.poison import CROWDS, K1, POISON, can_be_said, every_poison, poison
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, entry, event, grant, host, network
 from fakes.service_addresses import service_address, service_range
 from fakes.whole_agent import OWN, Made, calls_of, everything, names_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netagent.daemon.encryption import peers_of
+from netagent.keys.picture import ring_record
 from netagent.model.ids import HostId
 from netagent.model.records import (
     AttachmentRecord,
+    EncryptionRecord,
     ForgetRecord,
     HostAddressRecord,
     HostRecord,
@@ -29,7 +32,9 @@ from netagent.model.records import (
     Policy,
     Record,
     RemovalRecord,
+    TunnelRecord,
 )
+from netagent.model.ring_key import HeldKey, RingKeysRecord, SealedKeysRecord
 from netagent.registry import record_codec
 from netagent.registry.view import RegistryView
 from netagent.resolver.name_table import RowKind
@@ -131,7 +136,8 @@ def assert_honest_rows_stay(view: RegistryView, made: Made, records: list[Record
 
 
 def test_each_kind_of_which_a_host_may_write_many_has_a_crowd() -> None:
-    assert set(CROWDS) == set(POISON) - {HostRecord}
+    only_one = {HostRecord, RingKeysRecord, TunnelRecord, EncryptionRecord}
+    assert set(CROWDS) == set(POISON) - only_one
 
 
 CROWD_CASES = [(kind, make) for kind, makes in CROWDS.items() for make in makes]
@@ -212,3 +218,21 @@ def test_no_host_takes_what_others_have_by_an_address_of_its_own(record: Record)
         assert {key: now.get(key) for key in was.keys() - mine} == {
             key: was[key] for key in was.keys() - mine
         }
+
+
+def test_no_host_takes_the_place_of_another_in_the_tunnel_by_its_public_key() -> None:
+    """A peer of WireGuard is its public key: a host that named another's as its own cut that one off."""
+    theirs = bytes([2] * 32)
+    start = view_of((H1, TunnelRecord(bytes([1] * 32), 7955)), (H2, TunnelRecord(theirs, 7955)), start=GOOD)
+    for taken in (theirs, bytes([1] * 32)):
+        view = view_of((LIAR, TunnelRecord(taken, 80)), start=start)
+        assert peers_of(view, 4) == peers_of(start, 4)
+    assert peers_of(start, 4)[theirs].endpoint == ("192.0.2.2", 7955)
+
+
+def test_a_host_is_looked_up_at_once_among_the_keys_that_it_gives() -> None:
+    """Each of its sealed keys was held against all of them: 10,000 cost a minute, each second."""
+    ring = RingKeysRecord(bytes(32), K1, (HeldKey(K1, 2),))
+    view = view_of((LIAR, ring), *((LIAR, CROWDS[SealedKeysRecord][0](number)) for number in range(200)))
+    assert ring_record(view, LIAR) == ring
+    assert calls_of(lambda: ring_record(view, LIAR)) < 20
