@@ -419,7 +419,7 @@ def _read_host(fields: RecordFields) -> HostRecord:
         public_key=fields.octets("public_key", 32),
         underlay=fields.underlay("underlay"),
         vxlan_port=fields.integer("vxlan_port", 1, 65535),
-        probe_address=fields.address("probe_address", version=6),
+        probe_address=fields.underlay("probe_address", version=6),
         probe_mac=fields.mac("probe_mac"),
         zone=fields.text("zone", max_chars=63),
         agent_version=fields.text("agent_version", max_chars=63),

@@ -236,9 +236,9 @@ class RecordFields:
             raise RecordError(f"{what}: {text} is not a particular subnet")
         return text
 
-    def underlay(self, what: str) -> str:
+    def underlay(self, what: str, *, version: int | None = None) -> str:
         """An address at which other hosts reach a host."""
-        text = self.address(what)
+        text = self.address(what, version=version)
         if flaw := underlay_flaw(text):
             raise RecordError(f"{what}: {text} {flaw}")
         return text

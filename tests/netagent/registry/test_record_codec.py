@@ -83,7 +83,7 @@ hosts = st.builds(
     public_key=st.binary(min_size=32, max_size=32),
     underlay=(v4 | v6).filter(lambda text: not underlay_flaw(text)),
     vxlan_port=st.integers(1, 65535),
-    probe_address=v6,
+    probe_address=v6.filter(lambda text: not underlay_flaw(text)),
     probe_mac=macs,
     zone=texts,
     agent_version=texts,
@@ -316,6 +316,8 @@ def test_a_record_is_refused_whatever_subnet_a_request_is_refused_for(subnet: st
 def test_a_record_is_refused_whatever_address_a_host_may_not_advertise(address: str) -> None:
     with pytest.raises(RecordError, match="underlay"):
         encode(dataclasses.replace(HOST, underlay=address))
+    with pytest.raises(RecordError, match="probe_address"):
+        encode(dataclasses.replace(HOST, probe_address=address))
     if address not in ("0.0.0.0", "::"):
         with pytest.raises(InputError, match="advertise"):
             load(flags={"advertise": address}, environment={}, file=None)
