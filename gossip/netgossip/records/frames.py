@@ -258,11 +258,15 @@ class Opener:
         keyring: Keyring,
         label: bytes,
         find_session: Callable[[NodeId, bytes], Session | None] = lambda _sender, _session_id: None,
+        has_sessions: Callable[[NodeId], bool] = lambda _sender: False,
     ) -> None:
+        """`has_sessions`: a sender that proves itself by sessions; what comes in its name under a ring key proves
+        nothing."""
         self._node = bytes.fromhex(node_id)
         self._keyring = keyring
         self._label = label
         self._find_session = find_session
+        self._has_sessions = has_sessions
         self._senders: dict[NodeId, _Sender] = {}
         self._refused: set[NodeId] = set()
         self._keys: dict[bytes, bytes] = {}
@@ -342,7 +346,9 @@ class Opener:
             if len(known.ciphers) >= 4:  # the current and the next key, of the last and the present start
                 known.ciphers.clear()
             known.ciphers[header.key_id, header.epoch] = cipher
-        current = known.epoch == header.epoch
+        # Any member can have sealed it in the name of a host with sessions: a high counter of a liar's must not make
+        # the host's own next Hello look like a replay.
+        current = known.epoch == header.epoch and not self._has_sessions(header.sender)
         proven = current and not stream
         if proven and header.counter < known.first:
             raise EarlyError("sealed before the sender's proof")

@@ -160,7 +160,13 @@ class RecordTransport:
         self._sessions = Sessions(
             node_id=node_id, epoch=epoch, identity=identity, keyring=keyring, label=label, rng=rng
         )
-        self._opener = Opener(node_id=node_id, keyring=keyring, label=label, find_session=self._sessions.find)
+        self._opener = Opener(
+            node_id=node_id,
+            keyring=keyring,
+            label=label,
+            find_session=self._sessions.find,
+            has_sessions=self._sessions.speaks,
+        )
         self._peers: dict[NodeId, _PeerChannel] = {}
         self._handshakes = Handshakes(rng)
         self._unknown: dict[NodeId, int] = {}
