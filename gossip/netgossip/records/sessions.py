@@ -203,6 +203,9 @@ class Sessions:
         # A frame may have waited while the peer restarted, and its session ended.
         if session.is_heard or not any(one is session for one in known):
             return False
+        others = [one for one in known if one.is_confirmed and one is not session]
+        if len(others) >= SESSIONS_LIMIT:  # a recording that is played leads to many handshakes
+            known.remove(others[0])
         session.is_confirmed = session.is_heard = True
         self._drop_other_starts(session)
         rank = (self._is_asked_by_lower(session), session.number)

@@ -246,6 +246,24 @@ def test_forged_and_recorded_hellos_displace_no_session_and_are_bounded() -> Non
     assert Request(1, b"?") in pump(a, b, 10.0)[0]
 
 
+def test_handshakes_without_end_leave_a_bounded_number_of_sessions_and_the_latest_is_used() -> None:
+    """Who plays a recording leads two hosts to one after the other; sessions are replaced, and end a minute later."""
+    one, other = sessions(ONE), sessions(OTHER)
+    for number in range(3 * SESSIONS_LIMIT):
+        nonce = bytes([number]) * NONCE_BYTES
+        answer = other.answer(A, 7, nonce, one.offer(B, nonce, 0.0), 0.0)
+        assert answer is not None
+        assert one.take_answer(B, 7, nonce, answer, 0.0)
+        used = one.for_sending(B, 0.0)
+        assert used is not None
+        found = other.find(A, used.session_id)
+        assert found is not None
+        assert other.note_heard(found, 0.0)
+        one.check_invariants()
+        other.check_invariants()
+        assert other.for_sending(A, 0.0) is found
+
+
 def test_a_frame_under_a_session_counts_once_and_on_its_own_channel() -> None:
     a, b = met()
     say(a, Request(1, b"?"))
