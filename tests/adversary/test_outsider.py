@@ -99,6 +99,9 @@ def test_a_recording_of_all_traffic_changes_no_state_and_no_request_is_done_twic
         assert state_of(host) == before[host.name]
         told = [event for event in host.events if not isinstance(event, UnknownSourceHeard)]
         assert not told, "nothing that an application acts upon"
+        counts = host.running.statistics()
+        names = ("record_refused_replayed", "record_refused_no_such_session")
+        assert sum(counts.get(name, 0) for name in names) > 100, "what came was read, and refused"
     number = ask(cluster, cluster["n1"], cluster["n2"])
     cluster.run_for(1)
     answered = {e.request_id: e.payload for e in cluster["n1"].events if isinstance(e, ResponseReceived)}
