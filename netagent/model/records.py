@@ -724,9 +724,9 @@ class EncryptionRecord:
     changed_by: str
 
     @property
-    def rank(self) -> tuple[int, bool, int, str]:
-        """Of several the highest counts; of equal revisions the one that encrypts."""
-        return self.revision, self.is_on, self.changed_s, self.changed_by
+    def rank(self) -> tuple[bool, int, int, str]:
+        """Of several the highest counts: one that encrypts before all that do not, whatever their revisions."""
+        return self.is_on, self.revision, self.changed_s, self.changed_by
 
 
 Record: TypeAlias = (

@@ -1,7 +1,7 @@
 """What the registry says of encryption: whether it is on, and where other hosts' ends of the tunnel are. Pure.
 
-Each host repeats the record that counts as its own, so it outlives every host, and no order of records turns
-encryption off by accident. Two halves of a cut that decide differently end up encrypted.
+Each host repeats the record that counts as its own, so it outlives every host. Nothing turns encryption off: as long
+as one host says that the cluster encrypts, it does, so no member alone can make the others send in the clear.
 """
 
 from __future__ import annotations

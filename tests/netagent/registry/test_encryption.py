@@ -7,7 +7,7 @@ from fakes.registry import H1, H2, H3, Writer, host
 
 from netagent.model import tunnel_address as addresses
 from netagent.model.ids import HostId
-from netagent.model.records import EncryptionRecord, Record, TunnelRecord
+from netagent.model.records import MAX_ENCRYPTION_REVISION, EncryptionRecord, Record, TunnelRecord
 from netagent.registry import derive, encryption
 from netagent.registry.encryption import is_encrypted, own_salt, tunnel_address_of, tunnel_peers
 from netagent.registry.view import RegistryView
@@ -22,13 +22,13 @@ def with_records(view: RegistryView, owner: HostId, *records: Record) -> Registr
     return view
 
 
-def test_the_latest_wish_counts_and_of_two_at_once_the_one_that_encrypts() -> None:
+def test_one_host_that_says_that_the_cluster_encrypts_outweighs_all_that_say_otherwise() -> None:
     view = RegistryView(H1)
     assert not is_encrypted(view)
     view = with_records(view, H3, EncryptionRecord(True, 1, 9, "root"))
-    view = with_records(view, H2, EncryptionRecord(False, 1, 99, "root"))
+    view = with_records(view, H2, EncryptionRecord(False, MAX_ENCRYPTION_REVISION, 2**31 - 1, "root"))
     assert is_encrypted(view)
-    assert not is_encrypted(with_records(view, H2, EncryptionRecord(False, 2, 99, "root")))
+    assert view.encryption == EncryptionRecord(True, 1, 9, "root"), "what each host repeats as its own"
 
 
 def test_an_address_in_the_tunnel_follows_from_the_id_and_is_of_the_underlays_family() -> None:
