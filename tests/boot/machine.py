@@ -50,6 +50,7 @@ mount -t tmpfs -o mode=755 tmpfs "$root"/dev
 for node in null zero full random urandom tty; do
   touch "$root/dev/$node"; mount --bind "/dev/$node" "$root/dev/$node"
 done
+mkdir "$root"/dev/net; touch "$root"/dev/net/tun; mount --bind /dev/net/tun "$root"/dev/net/tun
 mkdir "$root"/dev/pts "$root"/dev/shm
 mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root"/dev/pts
 mount -t tmpfs tmpfs "$root"/dev/shm

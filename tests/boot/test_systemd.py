@@ -319,6 +319,24 @@ def test_the_agent_does_all_it_must_behind_the_restrictions(cluster: tuple[Machi
     assert "not permitted" not in machine.journal()
 
 
+def test_a_cluster_encrypts_behind_the_restrictions_of_the_unit(tmp_path: Path) -> None:
+    with hosts(tmp_path, 1) as (_, machine):
+        machine.write("/etc/netagent/netagent.toml", 'name = "h1"\nbind = "192.0.2.1"\ntiming = "local"\n')
+        machine.netagent("install", "systemd")
+        machine.run("systemctl", "enable", "--now", "netagent.service")
+        machine.netagent("init", "--encrypt", "--network", "app")
+        assert "encrypted: 0 of 0 paths (wireguard-go)" in machine.netagent("status")
+        process = machine.run("pgrep", "--exact", "wireguard-go")
+        machine.run("systemctl", "restart", "netagent.service")
+        machine.wait(f"{NETAGENT} status | grep -q '0 of 0 paths (wireguard-go)'", 20)
+        assert machine.run("pgrep", "--exact", "wireguard-go") == process, "it outlives the agent"
+        # A new process opens the device anew; and no other device than that is open to the unit.
+        machine.run("kill", "-KILL", process.strip())
+        machine.wait(f"pgrep --exact wireguard-go | grep -qv '^{process.strip()}$'", 20)
+        machine.wait(f"{NETAGENT} status | grep -q '0 of 0 paths (wireguard-go)'", 20)
+        assert "not permitted" not in machine.journal()
+
+
 def test_a_shutdown_withdraws_the_names_before_anything_stops(cluster: tuple[Machine, Cluster]) -> None:
     machine, far = cluster
     seen = Path(f"/proc/{machine.process_id}/root/var/container-stops").parent
