@@ -39,6 +39,7 @@ from netagent.journal.rows import LocalEndpointRow
 from netagent.membership.event_queue import first_view
 from netagent.model.ids import ClusterId, EndpointId, HostId
 from netagent.projection.service_ranges import ranges_here
+from netagent.registry.encryption import is_encrypted
 from netagent.registry.local_rows import local_rows
 from netagent.registry.shared_names import shared_names
 from netagent.registry.state_store import Snapshot
@@ -127,6 +128,7 @@ def _place(
         underlay=situation.underlay.address if situation else "",
         underlay_device="",
         underlay_mtu_bytes=situation.underlay.mtu_bytes if situation else 0,
+        is_encrypted=view is not None and is_encrypted(view),
         others=addresses_of_others(view) if view is not None else {},
         networks=network_facts(view, known[0].rows.values()) if view is not None and known else (),
         wanted_links=frozenset(seen.state.devices),

@@ -53,6 +53,7 @@ from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId
 from netagent.model.naming import names_of
 from netagent.projection.service_ranges import Ranges
+from netagent.registry.encryption import is_encrypted
 from netagent.registry.shared_names import shared_names
 from netagent.registry.state_store import Snapshot
 from netagent.registry.view import EndpointView, RegistryView
@@ -102,6 +103,7 @@ def _place(agent: Agent, cluster: Cluster | None, seen: Observation | None) -> F
         underlay=agent.underlay.address,
         underlay_device=agent.underlay.device,
         underlay_mtu_bytes=agent.underlay.mtu_bytes,
+        is_encrypted=cluster is not None and is_encrypted(cluster.live.view),
         unreachable=agent.uplinks.problem,
         others=others,
         networks=networks,

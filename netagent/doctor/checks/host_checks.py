@@ -22,6 +22,7 @@ from netagent.doctor.checks.foreign_rules import (
     netfilter_finding,
     port_findings,
 )
+from netagent.model.tunnel_address import WIREGUARD_BYTES
 
 LEAST_FREE_BYTES: Final = 64 << 20
 """Below this a warning: the journal of 10,000 endpoints takes a tenth of it, and the log of a bad day all of it."""
@@ -94,6 +95,8 @@ class HostFacts:
     """Empty: not chosen yet."""
     underlay_device: str
     underlay_mtu_bytes: int
+    is_encrypted: bool = False
+    """Whether VXLAN passes the encrypted tunnel."""
     unreachable: str | None = None
     """Why other hosts can't reach this one at its advertised address; empty when they can. None: not known."""
     others: Mapping[str, str] = field(default_factory=dict)
@@ -203,7 +206,8 @@ def _routes(facts: HostFacts) -> Iterator[Finding]:
 def _mtu(facts: HostFacts) -> Iterator[Finding]:
     if not facts.underlay_mtu_bytes:
         raise NotKnownError("no underlay address is chosen yet")
-    carried = facts.underlay_mtu_bytes - OVERHEAD_BYTES[version_of(facts.underlay)]
+    overhead = OVERHEAD_BYTES[version_of(facts.underlay)] + (WIREGUARD_BYTES if facts.is_encrypted else 0)
+    carried = facts.underlay_mtu_bytes - overhead
     device = facts.underlay_device or "the device with it"
     for network in facts.networks:
         if network.is_here and network.mtu_bytes > carried:

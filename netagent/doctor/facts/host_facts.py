@@ -72,6 +72,7 @@ class FactSources:
     underlay: str
     underlay_device: str
     underlay_mtu_bytes: int
+    is_encrypted: bool = False
     unreachable: str | None = None
     others: Mapping[str, str] = field(default_factory=dict)
     networks: tuple[NetworkFacts, ...] = ()
@@ -130,6 +131,7 @@ def _gather_plain(place: FactSources) -> HostFacts:
         underlay=place.underlay,
         underlay_device=place.underlay_device,
         underlay_mtu_bytes=place.underlay_mtu_bytes,
+        is_encrypted=place.is_encrypted,
         unreachable=place.unreachable,
         others=place.others,
         state_dir=str(place.state_dir),

@@ -99,6 +99,7 @@ UNFIT = [
     ),
     ("routes", {"routes": ("10.160.8.0/24",)}, "overlaps network app", "ip route del 10.160.8.0/24"),
     ("mtu", {"underlay_mtu_bytes": 1400}, "eth0 carries at most 1350", "ip link set eth0 mtu 1500"),
+    ("mtu", {"is_encrypted": True}, "eth0 carries at most 1370", "ip link set eth0 mtu 1580"),
     ("mtu", {"underlay": "2001:db8::1"}, "eth0 carries at most 1430", "ip link set eth0 mtu 1520"),
     ("disk-space", {"free_bytes": 1000}, "0 MiB left", "free space"),
     ("disk-space", {"free_inodes": 3}, "3 free inodes", "free space"),
