@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import errno
 import fcntl
+import ipaddress
 import os
 import socket
 from collections.abc import Callable
@@ -112,15 +113,17 @@ def _ending(end: Callable[[socket.socket], None]) -> Operation:
 
 def _stand_in(place: bytes, __: socket.socket | None) -> BrokerAnswer:
     try:
-        address, _, port = place.decode("ascii").rpartition(":")
+        text, _, port = place.decode("ascii").rpartition(":")
+        # An address alone: a name would be looked up, and so say something to a name server.
+        address = ipaddress.ip_address(text.strip("[]"))
         number = int(port)
+        if not 0 < number < 65536:
+            raise ValueError(number)
     except ValueError:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
-    family = socket.AF_INET6 if address.startswith("[") else socket.AF_INET
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     with capabilities.raised():  # the port may be below 1024
-        listener = socket.create_server(
-            (address.strip("[]"), number), family=family, backlog=_STAND_IN_BACKLOG
-        )
+        listener = socket.create_server((str(address), number), family=family, backlog=_STAND_IN_BACKLOG)
     listener.setblocking(False)
     return BrokerAnswer(sockets=(listener,))
 

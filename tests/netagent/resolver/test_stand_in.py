@@ -185,3 +185,20 @@ async def test_metrics_are_not_for_other_hosts(end: str, monkeypatch: pytest.Mon
         there = f"127.0.0.2:{place.rpartition(':')[2]}"
         assert (await ask(there))[0] == 403
         assert (await ask(there, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"))[0] == 503
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "localhost:0",
+        f"{'a' * 64}.example:80",
+        "127.0.0.1:70000",
+        "127.0.0.1:0",
+        ":80",
+        "127.0.0.1\0:80",
+        "\xff:80",
+    ],
+)
+def test_the_broker_listens_at_an_address_alone_and_survives_whatever_it_is_asked_for(place: str) -> None:
+    with pytest.raises(OSError, match="Invalid argument"):
+        _stand_in(place.encode("latin-1"), None)
