@@ -19,6 +19,7 @@ import shutil
 import signal
 import socket
 import struct
+import subprocess
 from pathlib import Path
 from typing import Final
 
@@ -170,16 +171,19 @@ def _spawn(program: str, name: str) -> int:
     arguments = ["setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all,+net_admin"]
     arguments += [program, "-f", name]
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LOG_LEVEL": "silent"}
-    nothing = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
-    return os.posix_spawnp(
-        arguments[0],
+    # All other descriptors are closed: the HTTP server makes the agent's listening sockets inheritable. A process
+    # that outlives the agent would hold them, and no further agent could listen there.
+    process = subprocess.Popen(
         arguments,
-        environment,
-        file_actions=nothing,
-        setsid=True,
-        setsigmask=(),
-        setsigdef=(signal.SIGPIPE,),  # Python ignores it, and programs inherit that
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        close_fds=True,
+        start_new_session=True,
     )
+    process.returncode = 0  # it is watched by its descriptor, and not waited for here
+    return process.pid
 
 
 def socket_path(name: str) -> Path:
