@@ -56,6 +56,9 @@ class ClusterKeys:
     """The first one seals outgoing packets."""
     notes: Mapping[bytes, KeyNote] = field(default_factory=dict, repr=False)
     """By key. A file of the release before has none."""
+    encrypts: bool = False
+    """The cluster encrypted containers' packets when this host entered. Beside the keys, because it must be known
+    before the cluster's records are, also to a host whose journal is lost."""
 
     def note_of(self, key: bytes) -> KeyNote:
         """Return what is known of a key."""
@@ -151,7 +154,11 @@ class StateDir:
             if _CLUSTER_ID.fullmatch(body["cluster_id"]) is None:
                 raise ValueError("the cluster id is not 32 hex digits")
             names = str(body["cluster"]), str(body["domain"])
-            return ClusterKeys(body["cluster_id"], *names, keys, _notes_of(body.get("notes", {}), keys))
+            notes = _notes_of(body.get("notes", {}), keys)
+            encrypts = body.get("encrypts", False)
+            if not isinstance(encrypts, bool):
+                raise ValueError("encrypts is neither true nor false")
+            return ClusterKeys(body["cluster_id"], *names, keys, notes, encrypts)
         except KeyError as error:
             raise _senseless(path, f"{error} is missing") from None
         except (ValueError, TypeError) as error:
@@ -165,6 +172,8 @@ class StateDir:
             "domain": keys.domain,
             "keys": [base64.b64encode(key).decode() for key in keys.keys],
         }
+        if keys.encrypts:
+            body["encrypts"] = True
         if keys.notes:
             body["notes"] = {base64.b64encode(key).decode(): list(note) for key, note in keys.notes.items()}
         write_private(self._keyring_file, json.dumps(body, indent=1) + "\n")

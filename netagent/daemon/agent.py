@@ -62,6 +62,7 @@ from netagent.page.site import Site
 from netagent.registry.view import RegistryView
 from netagent.rpc.messages import Drops
 from netagent.state_dir import ClusterKeys, Revocation, StateDir
+from netagent.tunnel.wireguard_go import require_program
 from netgossip.join.identity import PRIVATE_KEY_BYTES
 from netgossip.join.invitation import Token
 from netgossip.types import Address
@@ -343,7 +344,8 @@ class Agent:
                     thing=domain,
                     hint=f"set domain to one of at most {MAX_DOMAIN_CHARS} characters",
                 )
-            keys = ClusterKeys(os.urandom(16).hex(), name, domain, (os.urandom(RING_KEY_BYTES),))
+            ring = (os.urandom(RING_KEY_BYTES),)
+            keys = ClusterKeys(os.urandom(16).hex(), name, domain, ring, encrypts=encrypt)
             await self._become_member(keys, encrypt=encrypt)
             logger.info("started the cluster %s", name, extra=event(EventKind.MEMBER, self.config.name))
             return True
@@ -391,7 +393,9 @@ class Agent:
     async def _follow(self, admission: Admission) -> None:
         """Join at the address that the other members can reach; go back to the former one if that fails."""
         given, before = admission.credentials, self.underlay
-        keys = ClusterKeys(given.cluster_id, given.cluster, given.domain, given.keys)
+        if given.encrypts:
+            require_program()  # or it would be a member that reaches none of the others' containers
+        keys = ClusterKeys(given.cluster_id, given.cluster, given.domain, given.keys, encrypts=given.encrypts)
         if admission.underlay != before:
             await self._move(admission.underlay)
         try:

@@ -380,6 +380,9 @@ class Cluster:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; `started` once endpoints can be attached."""
         with self._undo:
+            if self.keys.encrypts:
+                # Before the first look at the kernel. A host that cannot note it must not start.
+                await self.encryption.note_on()
             # Before the first message to others: the news that we are alive must not lead them to containers that are
             # not there yet.
             await self._tell_of_this_host(self._own_host.publish)

@@ -86,6 +86,13 @@ class Encryption:
             nursery.start_soon(self._device.run)
             nursery.start_soon(self._follow)
 
+    async def note_on(self) -> None:
+        """Say that the cluster encrypts, if no record that this host has says so: then nothing is sent in the clear
+        before the cluster's records are here. FailedError when it can't be written."""
+        if not is_encrypted(self._live.view):
+            # Counts less than the record of the host on which it was decided, which this one then repeats.
+            await self._publisher.put(EncryptionRecord(True, 1, 0, ""))
+
     async def turn_on(self) -> None:
         """Let a new cluster encrypt. FailedError, with nothing changed, when this host can't."""
         await self._bring_up(self._live.view)

@@ -28,6 +28,7 @@ from netagent.membership.refusal import Refusal, is_believed, read_refusal_untru
 from netagent.membership.remote_networks import RemoteNetworks
 from netagent.model.ids import HostId, NetworkId
 from netagent.periodic_task import PeriodicTask
+from netagent.registry.encryption import is_encrypted
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.rpc.client import RpcClient
@@ -248,7 +249,14 @@ class Gossip:
         members = [m.address for m in self.node.members().values() if m.node_id != self._local]
         own = (self._host, self._config.gossip_port)
         introduced = (own, *members[: MAX_INTRODUCED - 1])
-        return Credentials(keys.cluster_id, keys.cluster, keys.domain, self._ring.keys.keys, introduced)
+        return Credentials(
+            keys.cluster_id,
+            keys.cluster,
+            keys.domain,
+            self._ring.keys.keys,
+            introduced,
+            encrypts=is_encrypted(self._live.view),
+        )
 
     def _is_known(self, node_id: NodeId) -> bool:
         return self.keeper.is_known(node_id)

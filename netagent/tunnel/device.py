@@ -242,13 +242,7 @@ class TunnelDevice:
     async def _ensure_link(self, wanted: _Wanted) -> LinkMessage:
         link = await self._find_link()
         if link is None:
-            if wireguard_go.find_program() is None:
-                raise FailedError(
-                    "this host cannot encrypt: its kernel has no WireGuard, and wireguard-go is not installed",
-                    code="no-wireguard",
-                    thing=self.name,
-                    hint="install it with: apt install wireguard-go",
-                )
+            wireguard_go.require_program()
             await trio.to_thread.run_sync(wireguard_go.create_tun, self.name)
             link = await self._find_link()
             if link is None:

@@ -25,6 +25,7 @@ from typing import Final
 
 import trio
 
+from netagent.errors import FailedError
 from netagent.tunnel.uapi import END, RESPONSE_LIMIT_BYTES, UapiError
 
 PROGRAM: Final = "wireguard-go"
@@ -49,6 +50,26 @@ _CREDENTIALS: Final = struct.Struct("=iII")  # struct ucred: process, user, grou
 def find_program() -> str | None:
     """Return the path of wireguard-go; None if it is not installed."""
     return shutil.which(PROGRAM)
+
+
+def require_program() -> None:
+    """Raise FailedError unless this host can encrypt by wireguard-go."""
+    if find_program() is None:
+        raise FailedError(
+            f"this host cannot encrypt: {PROGRAM} is not installed",
+            code="no-wireguard",
+            thing=PROGRAM,
+            hint=f"install it with: apt install {PROGRAM}",
+        )
+    try:
+        os.close(os.open(_TUN, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise FailedError(
+            f"this host cannot encrypt: {_TUN} cannot be opened: {error.strerror}",
+            code="no-tun",
+            thing=_TUN,
+            hint="load the kernel's module with: modprobe tun; in a container, pass the device to it",
+        ) from None
 
 
 def create_tun(name: str) -> None:

@@ -93,3 +93,19 @@ def test_a_host_that_cannot_encrypt_starts_no_cluster_that_does(new_lab: Callabl
     assert done.status != 0
     assert "nx-tunnel" in done.stderr
     assert "no cluster" in lab.host("h1").must(["netagent", "status"])
+
+
+def test_a_host_without_journal_and_without_the_others_sends_nothing_in_the_clear(sealed: Cluster) -> None:
+    hosts = [sealed.lab.host(name) for name in ("h1", "h2", "h3")]
+    for name in ("h1", "h2", "h3"):
+        with sealed.agent_of(name) as host:
+            host.kill_agent()
+    hosts[1].must(["sh", "-c", "rm /var/lib/netagent/state.db*; nft flush ruleset"])
+    with sealed.agent_of("h2") as host:
+        host.start_agent()
+    assert sealed.netagent("h2", "status")["data_plane"].startswith("encrypted: 0 of 0 paths")
+    sealed.wait(
+        lambda: 'oifname != "nx-tunnel"' in hosts[1].must(["nft", "list", "table", "inet", "netagent"]),
+        10.0,
+        "the firewall does not refuse VXLAN in the clear",
+    )

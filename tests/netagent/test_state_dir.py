@@ -17,7 +17,7 @@ from netagent import state_dir as module
 from netagent.errors import FailedError, RefusedError
 from netagent.state_dir import ClusterKeys, KeyNote, Revocation, StateDir, write_private
 
-KEYS = ClusterKeys("c1" * 16, "mesh", "mesh.internal", (b"k" * 32, b"o" * 16))
+KEYS = ClusterKeys("c1" * 16, "mesh", "mesh.internal", (b"k" * 32, b"o" * 16), encrypts=True)
 KEY_TEXT = base64.b64encode(KEYS.keys[0]).decode()
 
 

@@ -7,7 +7,7 @@ conversation on the record port, distinguished from record traffic by its first 
     'J' hello(invitation id, ephemeral key, nonce)  ─►
                               ◄─  answer(ephemeral key, public key, signature over both hellos)
     sealed(public key, name, signature over both)   ─►
-                              ◄─  sealed(cluster id, name, keys, members)     or     refusal(reason)
+                              ◄─  sealed(cluster id, name, keys, members …)   or     refusal(reason)
 
 The newcomer knows the inviter by its fingerprint; the inviter knows the newcomer by the secret, which goes into the
 derivation of the sealing keys and is never sent. An eavesdropper learns nothing, even with the secret later: the
@@ -68,6 +68,8 @@ class Credentials:
     keys: tuple[bytes, ...] = field(repr=False)
     members: tuple[Address, ...] = ()
     """Gossip ports of some live members."""
+    encrypts: bool = False
+    """The cluster encrypts what it carries for others. A newcomer must know that before it carries anything."""
 
 
 @dataclass(slots=True)
@@ -214,13 +216,16 @@ class InviterConversation:
         credentials = self._invitations.redeem(self._invitation_id, public_key, name)
         if credentials is None:
             return refusal_frame("the invitation has been redeemed already")
-        reply = [
+        reply: list[object] = [
             bytes.fromhex(credentials.cluster_id),
             credentials.cluster,
             credentials.domain,
             list(credentials.keys),
             [list(address) for address in credentials.members],
         ]
+        if credentials.encrypts:
+            # Newcomers of the release before accept five fields only. They can't encrypt, so they must not enter.
+            reply.append(True)
         return frame_of(self._secrets.seal_to_newcomer(msgpack.packb(reply)))
 
 
@@ -282,7 +287,7 @@ class NewcomerConversation:
             raise WireError("the member's credentials cannot be decrypted")
         fields = unpack_untrusted(body, "credentials")
         try:
-            cluster_id, cluster, domain, keys, members = fields
+            cluster_id, cluster, domain, keys, members, *further = fields
             if not isinstance(keys, list) or not keys:
                 raise ValueError("no keys")
             credentials = Credentials(
@@ -291,6 +296,7 @@ class NewcomerConversation:
                 typed(domain, str),
                 tuple(typed(key, bytes) for key in keys),
                 addresses_of(members),
+                encrypts=bool(further) and typed(further[0], bool),
             )
         except ValueError as error:
             raise WireError(f"malformed credentials: {error}") from None

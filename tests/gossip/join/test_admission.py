@@ -170,3 +170,10 @@ def test_a_token_cut_short_is_called_damaged(kept: int) -> None:
 def test_no_text_but_a_token_is_a_token(text: str) -> None:
     with pytest.raises(WireError):
         parse_token_untrusted(text)
+
+
+def test_a_newcomer_learns_with_the_keys_that_the_cluster_encrypts() -> None:
+    world = World()
+    sealing = dataclasses.replace(CREDENTIALS, encrypts=True)
+    world.invitations._credentials = lambda: sealing
+    assert world.redeem(world.invite()) == sealing

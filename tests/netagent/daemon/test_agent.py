@@ -22,6 +22,7 @@ from netagent.daemon.agent import Agent
 from netagent.datapath.host.uplink import Underlay, Uplinks
 from netagent.errors import FailedError, InputError, RefusedError
 from netagent.state_dir import ClusterKeys
+from netagent.tunnel import wireguard_go
 from netgossip.join.admission import Credentials
 from netgossip.join.identity import Identity
 from netgossip.join.invitation import Token
@@ -271,3 +272,30 @@ async def test_the_plugins_socket_is_taken_only_where_docker_is_served(
     made = Agent(lambda: config.replaced(load(), {"docker_enabled": enabled}), supervision)
     at_end(made._state.close)
     assert taken == ["docker"] * enabled  # else the service manager's log says that no part uses it
+
+
+@virtual
+async def test_a_host_that_cannot_encrypt_does_not_enter_a_cluster_that_does(
+    load: Callable[[], Config], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one = agent(load)
+
+    async def admit(*_: object, **__: object) -> join.Admission:
+        await trio.lowlevel.checkpoint()
+        return join.Admission(replace(FOUND, encrypts=True), "192.0.2.1", FOUR)
+
+    monkeypatch.setattr(module, "be_admitted", admit)
+    program = tmp_path / "wireguard-go"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FailedError, match=r"wireguard-go is not installed.*apt install wireguard-go"):
+        await one.join([], TOKEN)
+    assert (one.cluster, one._state.cluster_keys()) == (None, None)
+    program.touch(mode=0o755)
+    monkeypatch.setattr(wireguard_go, "_TUN", str(tmp_path / "tun"))
+    with pytest.raises(FailedError, match=r"tun cannot be opened: No such file.*modprobe tun"):
+        await one.join([], TOKEN)
+    (tmp_path / "tun").touch()
+    await one.join([], TOKEN)
+    kept = one._state.cluster_keys()
+    assert kept is not None
+    assert kept.encrypts, "known to every later start, before any record is"
