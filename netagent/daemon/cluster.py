@@ -170,6 +170,7 @@ class Cluster:
             is_signer=self.gossip.node.records.is_signer,
             record_address=self.gossip.record_address,
             rotate_every_s=lambda: float(self.config.rotate_every_s),
+            refused=self.gossip.note_refused,
         )
         self._background.append(self.ring_keeper.run)
         self.allocator = Allocator(

@@ -80,6 +80,8 @@ class RingKeeper:
     is_signer: Callable[[HostId], bool]
     record_address: Callable[[HostId], Address | None]
     rotate_every_s: Callable[[], float]
+    refused: Callable[[str], None]
+    """Gets the reason why a member does not let this host return: it may be a refusal of a revoked host."""
     compromised: Callable[[RegistryView], frozenset[KeyId]] = compromised_keys
     """Keys that a revoked host may know."""
     _exchange: ExchangeKey = field(init=False)
@@ -115,7 +117,7 @@ class RingKeeper:
     # -- what others ask ---------------------------------------------------------------------------------------
 
     def is_known(self, node_id: NodeId) -> bool:
-        """True for a host that gets the ring by its identity alone."""
+        """True for a host whose keys this host takes up, and which may have this host's."""
         view, host_id = self.live.view, HostId(node_id)
         return (
             host_id in view.hosts
@@ -124,6 +126,14 @@ class RingKeeper:
             and view.hosts[host_id].record is not None
             and self.is_signer(host_id)
         )
+
+    def may_return(self, node_id: NodeId) -> bool:
+        """True for a host that gets the ring by its identity alone: a known one, and one that was evicted because it
+        was silent for long. It hears of that then, and begins anew."""
+        view, host_id = self.live.view, HostId(node_id)
+        if host_id in view.evicted:
+            return host_id not in view.revoked and self.is_signer(host_id)
+        return self.is_known(node_id)
 
     def note_returned(self, peer: PeerRing) -> None:
         """Note the keys that another host has shown: by its return to us, or ours to it. The next step takes them."""
@@ -426,5 +436,6 @@ class RingKeeper:
             self.note_returned(peer)
         except (EntryError, NetagentError) as error:
             logger.debug("cannot return by %s: %s", self._name(host_id), error)
+            self.refused(str(error))
             return False
         return True

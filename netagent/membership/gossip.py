@@ -24,7 +24,13 @@ from netagent.keys.controller import RingKeeper
 from netagent.keys.ring_store import RingStore
 from netagent.membership.event_queue import EventQueue
 from netagent.membership.participation import Participation
-from netagent.membership.refusal import Refusal, is_believed, read_refusal_untrusted
+from netagent.membership.refusal import (
+    Refusal,
+    is_believed,
+    read_refusal_untrusted,
+    refusal_text,
+    writer_for,
+)
 from netagent.membership.remote_networks import RemoteNetworks
 from netagent.model.ids import HostId, NetworkId
 from netagent.periodic_task import PeriodicTask
@@ -99,6 +105,8 @@ class Gossip:
         self._incarnation = 0
         self.refused: Refusal | None = None
         """That a member refuses this host, which was revoked."""
+        self._refusals: dict[tuple[HostId, HostId], str] = {}
+        """What other revoked hosts get, by host and by who has revoked it."""
         self._nursery: trio.Nursery
         self._answer: Callable[[HostId, bytes], Awaitable[bytes]]
         self.invitations = Invitations(identity, os.urandom, self._credentials, _note_admitted)
@@ -108,7 +116,8 @@ class Gossip:
             identity,
             bytes.fromhex(keys.cluster_id),
             os.urandom,
-            is_member=self._is_known,
+            is_member=self._may_return,
+            refusal=partial(self._refusal_of, identity),
             ring=lambda: ring.numbered,
             returned=self._note_returned,
         )
@@ -258,8 +267,19 @@ class Gossip:
             encrypts=is_encrypted(self._live.view),
         )
 
-    def _is_known(self, node_id: NodeId) -> bool:
-        return self.keeper.is_known(node_id)
+    def _may_return(self, node_id: NodeId) -> bool:
+        return self.keeper.may_return(node_id)
+
+    def _refusal_of(self, identity: Identity, node_id: NodeId) -> str:
+        """Return what a revoked host gets that has only keys of before its revocation."""
+        host = HostId(node_id)
+        writer = writer_for(self._live.view, host)
+        if writer is None:
+            return ""
+        # Signed once: anyone can name the host.
+        if (host, writer) not in self._refusals:
+            self._refusals[host, writer] = refusal_text(identity, self._keys.cluster_id, host, writer)
+        return self._refusals[host, writer]
 
     def _note_returned(self, peer: PeerRing) -> None:
         self.keeper.note_returned(peer)
@@ -285,7 +305,7 @@ class Gossip:
         self._intake.note()
         for one in events:
             if isinstance(one, RefusalHeard):
-                self._note_refused(one)
+                self.note_refused(one.text)
         # A refutation raises it, and the next start must begin above.
         if self.node.membership.incarnation != self._incarnation:
             self._incarnation = self.node.membership.incarnation
@@ -297,10 +317,11 @@ class Gossip:
     def _note_raised(self, event: OwnLogRaised) -> None:
         self._nursery.start_soon(self._write_raised, event)
 
-    def _note_refused(self, event: RefusalHeard) -> None:
+    def note_refused(self, text: str) -> None:
+        """Note what a member said to this host, if it is the refusal of a revoked one."""
         if self.refused is not None:
             return
-        refusal = read_refusal_untrusted(event.text, self._keys.cluster_id, self._local)
+        refusal = read_refusal_untrusted(text, self._keys.cluster_id, self._local)
         if refusal is not None and is_believed(refusal, self._live.view):
             self.refused = refusal
             self._live.note_change()

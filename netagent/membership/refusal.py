@@ -66,10 +66,12 @@ def is_believed(refusal: Refusal, view: RegistryView) -> bool:
     return is_member and refusal.writer not in view.compromised
 
 
-def _writer_for(view: RegistryView, host: HostId) -> HostId:
+def writer_for(view: RegistryView, host: HostId) -> HostId | None:
     """Return who has revoked the host: if possible one that the host itself does not call compromised, whom it would
-    not believe."""
-    writers = view.compromised[host]
+    not believe. None if it is not revoked."""
+    writers = view.compromised.get(host) or view.revoked.get(host)
+    if not writers:
+        return None
     return min({one for one in writers if host not in view.store.accusations.get(one, ())} or writers)
 
 
@@ -103,7 +105,8 @@ class RefusedHosts:
         if view.compromised is self._seen:
             return
         self._seen = view.compromised
-        wanted = {host: _writer_for(view, host) for host in view.compromised if host != view.local}
+        writers = {host: writer_for(view, host) for host in view.compromised if host != view.local}
+        wanted = {host: writer for host, writer in writers.items() if writer is not None}
         for host in sorted(self._refused.keys() - wanted.keys()):
             self.node.readmit_peer(host)
         for host, writer in sorted(wanted.items()):

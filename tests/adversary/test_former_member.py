@@ -106,6 +106,7 @@ def test_a_revoked_host_gets_no_key_by_a_return_with_its_identity(seed: int) -> 
         bytes(16),
         random_bytes,
         is_member=lambda node_id: node_id in member.running.members(),
+        refusal=lambda _node_id: "",
         ring=lambda: [new],
         returned=returned.append,
     )

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fakes.external import alias, at, name_id, service, service_id
 from fakes.registry import H1, H2, H3, N1, N2, endpoint, identifier, network
 from netagent.feeds.host_rule import MAX_FEED_RULE_CHARS
+from netagent.model.address.tunnel import MAX_SALT
 from netagent.model.egress import MAX_TARGETS, parse_egress, text_of
 from netagent.model.ids import EndpointId, HostId, KeyId, NetworkId, OwnNameId, ServiceId
 from netagent.model.locality import MAX_WEIGHT, AnswerOrder, Balance
@@ -86,7 +87,6 @@ from netagent.model.ring_key import (
     SealedKey,
     SealedKeysRecord,
 )
-from netagent.model.tunnel_address import MAX_SALT
 from netagent.registry.external_fields import address_key, in_order
 from netagent.registry.record_codec import RecordError, encode
 

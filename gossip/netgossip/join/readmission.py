@@ -11,9 +11,10 @@ changed the key. Returning is one conversation on the record port, distinguished
                                        ◄─  sealed(ring)                  or     refusal(reason)
 
 Each side knows the other by its host's id, the hash of its public key: the member answers only a host of the cluster
-that is not evicted, and the returner believes only a member that it knows from before. So no token is needed, nor a
-person. Both learn the other's keys: of two sides that have changed the key, neither knows the other's. The keys are
-sealed under ephemeral ones; who listens, and knows an old ring key or later one of the identities, learns nothing.
+that no operator has revoked (such a host gets a text that says so), and the returner believes only a member that it
+knows from before. So no token is needed, nor a person. Both learn the other's keys: of two sides that have changed
+the key, neither knows the other's. The keys are sealed under ephemeral ones; who listens, and knows an old ring key
+or later one of the identities, learns nothing.
 
 An unknown identity is refused before any cryptography. For known ones, which a stranger can name as well, a member
 does at most CONVERSATIONS_S signatures a second.
@@ -91,14 +92,17 @@ class Readmissions:
         random_bytes: RandomBytes,
         *,
         is_member: IsMember,
+        refusal: Callable[[NodeId], str],
         ring: Callable[[], Sequence[NumberedKey]],
         returned: Callable[[PeerRing], None],
     ) -> None:
-        """`is_member`: a host of the cluster that is not evicted. `returned` gets the keys that the host holds."""
+        """`is_member`: a host that may return. `refusal`: a text of the application for one that may not; empty:
+        none. `returned` gets the keys that the host holds."""
         self.identity = identity
         self.cluster_id = cluster_id
         self.random_bytes = random_bytes
         self.is_member = is_member
+        self.refusal = refusal
         self.ring = ring
         self.returned = returned
         self._since = 0.0
@@ -150,7 +154,7 @@ class MemberConversation:
         if version != _VERSION or cluster_id != common.cluster_id:
             return refusal_frame("this host is in another cluster, or of another release"), True
         if not common.is_member(node_id_of(self._public_key)):
-            return refusal_frame("this member knows no such host in its cluster"), True
+            return self._refusal_frame(), True
         if not common.may_begin(now):
             return refusal_frame("too many hosts return at once"), True
         key = X25519PrivateKey.from_private_bytes(common.random_bytes(32))
@@ -171,11 +175,15 @@ class MemberConversation:
         if not verify(self._public_key, signature, _RETURNER + secrets.transcript):
             raise WireError("a return that is not signed by its host")
         if not self._common.is_member(node_id):  # evicted since it said hello
-            return refusal_frame("this member knows no such host in its cluster")
+            return self._refusal_frame()
         # First ours: what it holds must not come back to it as ours.
         reply = secrets.seal_to_returner(msgpack.packb([_fields_of(self._common.ring())]))
         self._common.returned(PeerRing(node_id, theirs))
         return frame_of(reply)
+
+    def _refusal_frame(self) -> bytes:
+        text = self._common.refusal(node_id_of(self._public_key))
+        return refusal_frame(text or "this member knows no such host in its cluster")
 
 
 class ReturnerConversation:

@@ -22,7 +22,7 @@ from netagent.doctor.checks.foreign_rules import (
     netfilter_finding,
     port_findings,
 )
-from netagent.model.tunnel_address import WIREGUARD_BYTES
+from netagent.model.address.tunnel import WIREGUARD_BYTES
 
 LEAST_FREE_BYTES: Final = 64 << 20
 """Below this a warning: the journal of 10,000 endpoints takes a tenth of it, and the log of a bad day all of it."""

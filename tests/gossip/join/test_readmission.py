@@ -32,12 +32,15 @@ class World:
         self.returner = Identity(self.random_bytes(32))
         self.hosts = {self.returner.node_id}
         """Hosts that the member knows."""
+        self.refusals: dict[str, str] = {}
+        """What the application has to say to hosts that it does not let return."""
         self.returned: list[PeerRing] = []
         self.readmissions = Readmissions(
             self.member,
             CLUSTER,
             self.random_bytes,
             is_member=lambda host: host in self.hosts,
+            refusal=lambda host: self.refusals.get(host, ""),
             ring=lambda: [NEW],
             returned=self.returned.append,
         )
@@ -83,6 +86,15 @@ def test_unknown_and_evicted_hosts_and_other_clusters_are_refused() -> None:
     world.hosts.clear()
     assert isinstance(world.come(), Refusal)
     assert world.returned == []
+
+
+def test_a_host_that_may_not_return_gets_what_the_application_has_to_say_to_it() -> None:
+    world = World()
+    world.hosts.clear()
+    world.refusals[world.returner.node_id] = "netagent-revoked " + "f" * 230
+    answer = world.come()
+    assert answer == Refusal(world.refusals[world.returner.node_id])
+    assert not world.returned
 
 
 def test_a_returner_gives_nothing_to_a_host_that_it_does_not_know() -> None:

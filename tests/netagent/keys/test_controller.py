@@ -42,6 +42,7 @@ class Ringed:
         self.is_full = False
         self.every_s = 0.0
         self.compromised: frozenset[KeyId] = frozenset()
+        self.refusals: list[str] = []
         self.store = RingStore(self.disk, self.save, lambda: 1_700_000_000 + trio.current_time())
         self.keeper = RingKeeper(
             live=host.live,
@@ -51,6 +52,7 @@ class Ringed:
             is_signer=lambda _host: True,
             record_address=lambda _host: None,
             rotate_every_s=lambda: self.every_s,
+            refused=self.refusals.append,
             compromised=self._compromised,
         )
 
