@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
-from netagent.model.ids import HostId, NetworkId, is_derived_mac
+from netagent.model.ids import HostId, NetworkId, is_derived_mac, mac_of
 from netagent.model.records import EndpointRecord, NetworkRecord
 from netagent.model.subnet import offset_of
 from netagent.registry.store import Claim
@@ -104,9 +104,18 @@ def lies_inside(record: EndpointRecord, network: NetworkRecord) -> bool:
     return offset_of(network.subnets, record.addresses) is not None
 
 
+def has_mac_of_another(record: EndpointRecord, network: NetworkRecord) -> bool:
+    """True when the endpoint's MAC follows from an address that is not its own: packets for that one would go to it.
+    Nobody claims such a MAC, so it is refused whether or not the address is in use."""
+    if not is_derived_mac(record.network_id, record.mac):
+        return False
+    offset = offset_of(network.subnets, record.addresses)
+    return offset is None or record.mac != mac_of(record.network_id, offset)
+
+
 def claims_of(record: EndpointRecord) -> tuple[Claim, ...]:
     """What no other endpoint may have: its id, and within the network its addresses and its MAC. A MAC that follows
-    from an address is no claim of its own."""
+    from an address is no claim of its own: it goes with the address (has_mac_of_another)."""
     within = dict.fromkeys(record.addresses)
     if record.mac and not is_derived_mac(record.network_id, record.mac):
         within[record.mac] = None

@@ -15,7 +15,7 @@ from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import ServiceAddressRecord, ServiceRangeRecord
 from netagent.model.subnet import Subnet, parse_subnet
 from netagent.registry import service_rules
-from netagent.registry.conflict_rules import claims_of
+from netagent.registry.conflict_rules import claims_of, lies_inside
 from netagent.registry.store import EndpointKey, Store
 from netagent.registry.views import AgentState, Conflict, ConflictKind, EndpointView, NetworkView, short_id
 from netgossip.slices import Slices, merge_sort
@@ -116,8 +116,13 @@ def _fenced(store: Store, key: EndpointKey, view: EndpointView) -> Iterator[Conf
         kind = within if network else ConflictKind.ENDPOINT_ID
         text = f"{label} is fenced: {what} belongs to host {short_id(holder[0])}; detach and attach it again"
         yield Conflict(kind.value, view.endpoint_id, holder[1], text)
-    if not contested:
-        name = _network_name(store, view.network_id)
+    if contested:
+        return
+    name, network_view = _network_name(store, view.network_id), store.candidates.get(view.network_id)
+    if network_view is not None and lies_inside(view.record, network_view.record):
+        text = f"{label} is fenced: its MAC {view.record.mac} belongs to another address of network {name}"
+        yield Conflict(ConflictKind.MAC.value, view.endpoint_id, "", text)
+    else:
         text = f"{label} is fenced: {', '.join(view.record.addresses)} is not in network {name}"
         yield Conflict(ConflictKind.OUTSIDE.value, view.endpoint_id, "", text)
 

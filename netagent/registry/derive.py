@@ -552,8 +552,11 @@ class StoreBuilder:
                 self._withdraw(key, view)
         for key, view in found.items():  # only now: a loser never overwrites a winner's entry
             network = self.s.candidates.get(view.network_id)
-            inside = network is None or conflict_rules.lies_inside(view.record, network.record)
-            if inside and all(
+            fits = network is None or (
+                conflict_rules.lies_inside(view.record, network.record)
+                and not conflict_rules.has_mac_of_another(view.record, network.record)
+            )
+            if fits and all(
                 key == self.s.holder_of(claim) for claim in conflict_rules.claims_of(view.record)
             ):
                 self._place(view)

@@ -209,7 +209,8 @@ class Conflict:
     loser: str
     """Id of the host, network or endpoint that yields; of a service's range or address: of its network."""
     holder: str
-    """Id of the one that keeps what both claim; empty when none does (an address outside its network)."""
+    """Id of the one that keeps what both claim; empty when none does (an address outside its network, the
+    MAC of another address)."""
     text: str
     """One sentence for people."""
 

@@ -258,7 +258,14 @@ texts = st.sampled_from(TEXTS)
 addresses = st.sampled_from((*INSIDE, *OUTSIDE, *NOBODYS))
 others = st.sampled_from((*INSIDE, *OUTSIDE))
 macs = st.sampled_from(
-    ["02:00:00:00:00:01", "02:a1:00:00:00:02", "02:a1:00:00:00:09", "fe:ff:ff:ff:ff:fe", "00:00:00:00:00:01"]
+    [
+        "0a:00:00:00:00:01",
+        "02:00:00:00:00:05",
+        "02:a1:00:00:00:02",
+        "02:a1:00:00:00:09",
+        "fe:ff:ff:ff:ff:fe",
+        "00:00:00:00:00:01",
+    ]
 )
 times = st.sampled_from([0, 1, 1_760_000_000, MAX_TIME_S])
 counts = st.sampled_from([0, 1, 2, 3, 9, 127, 128, 254, 255, 256, 2**20, 2**31, 2**32 - 1])
@@ -607,7 +614,7 @@ CROWDS: Final[Mapping[type[Record], tuple[Callable[[int], Record], ...]]] = {
     ),
     HostAddressRecord: (lambda n: HostAddressRecord(_network(n), 2, _mac(n)),),
     EndpointRecord: (
-        lambda n: endpoint(100 + n, offset=40, mac="02:00:00:00:00:77"),
+        lambda n: endpoint(100 + n, offset=40, mac="0a:00:00:00:00:77"),
         lambda n: endpoint(100 + n, offset=20 + n, mac=_mac(n), aliases=_ALIASES, group=Group("shop", "db")),
         lambda n: endpoint(
             100 + n, offset=20 + n, mac=_mac(n), name=f"n{n}", service=f"n{n}", group=Group("shop", f"s{n}")

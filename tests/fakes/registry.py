@@ -113,7 +113,7 @@ def endpoint(
         name=f"web{number}",
         service="web",
         addresses=(f"10.1.0.{offset}", f"fd00:1::{offset:x}"),
-        mac=f"02:00:00:00:00:{number:02x}",
+        mac=f"0a:00:00:00:{number >> 8:02x}:{number & 255:02x}",
     )
     return dataclasses.replace(usual, **fields)
 

@@ -381,7 +381,7 @@ def look(world: World, thing: str) -> Any:
         ("web2.h2.app.mesh.internal", "endpoint"),
         ("10.1.0.3", "endpoint"),
         ("FD00:1:0::3", "endpoint"),
-        ("02:00:00:00:00:02", "endpoint"),
+        ("0a:00:00:00:00:02", "endpoint"),
         ("app", "network"),
         ("h2", "host"),
         (identifier(0xE002), "endpoint"),

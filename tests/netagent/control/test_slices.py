@@ -64,7 +64,7 @@ def reported(base: RegistryView) -> tuple[RegistryView, float]:
         record = endpoint(
             number,
             addresses=tuple(str(one + number) for one in first),
-            mac=f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}",
+            mac=f"0a:00:00:00:{number >> 8:02x}:{number & 255:02x}",
             service=f"web-{number}",
             aliases=("web",),
         )

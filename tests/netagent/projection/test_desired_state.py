@@ -74,7 +74,7 @@ def row(number: int, network_id: NetworkId) -> LocalEndpointRow:
         service="own",
         offset=100 + number,
         addresses=(f"10.1.0.{100 + number}", f"fd00:1::{100 + number:x}"),
-        mac=f"02:00:00:00:00:{number:02x}",  # as remote ones have it: a clash
+        mac=f"0a:00:00:00:00:{number:02x}",  # as remote ones have it: a clash
         stage=Bound(Netns("/run/netns/x", (4, 100 + number), "b")),
     )
 
@@ -142,7 +142,7 @@ class StepByStep(RuleBasedStateMachine):
     @rule(owner=st.sampled_from([H1, H2, H3]), number=st.integers(1, 6), place=NETWORKS, at=st.integers(2, 6))
     def endpoint_record(self, owner: HostId, number: int, place: NetworkId, at: int) -> None:
         # Few MACs and addresses, so that they clash, move and come back.
-        self.world.put(owner, endpoint(number, place, at, mac=f"02:00:00:00:00:{number % 3:02x}"))
+        self.world.put(owner, endpoint(number, place, at, mac=f"0a:00:00:00:00:{number % 3:02x}"))
 
     @rule(owner=st.sampled_from([H1, H2, H3]), number=st.integers(1, 6), place=NETWORKS)
     def endpoint_gone(self, owner: HostId, number: int, place: NetworkId) -> None:
@@ -240,7 +240,7 @@ def world_of(count: int) -> World:
     world.put(H2, host("h2", underlay="192.0.2.2"))
     world.put(H2, network(N1, "app", vni=7, subnets=("10.1.0.0/16", "fd00:1::/64")))
     for number in range(1, count + 1):
-        mac = f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"
+        mac = f"0a:00:00:00:{number >> 8:02x}:{number & 255:02x}"
         addresses = (f"10.1.{number >> 8}.{number & 255}", f"fd00:1::{number:x}")
         world.put(H2, endpoint(number, addresses=addresses, mac=mac))
     world.live.set_row(row(1, N1))
@@ -254,7 +254,7 @@ def test_a_change_of_one_endpoint_touches_its_entries_alone_in_few_slices() -> N
         maker = DesiredStateBuilder(CLUSTER, vxlan_port=PORT)
         whole = list(maker.make(world.live.now, HOME))
         assert len(whole) >= count
-        world.put(H2, endpoint(count + 1, addresses=("10.1.200.1", "fd00:1::c801"), mac="02:00:00:00:99:99"))
+        world.put(H2, endpoint(count + 1, addresses=("10.1.200.1", "fd00:1::c801"), mac="0a:00:00:00:99:99"))
         making = maker.make(world.live.now, HOME)
         slices = 0
         try:
@@ -264,7 +264,7 @@ def test_a_change_of_one_endpoint_touches_its_entries_alone_in_few_slices() -> N
         except StopIteration as end:
             wanted = end.value
         assert slices <= 2
-        assert {key[1][1] for key in wanted.touched} == {"10.1.200.1", "fd00:1::c801", "02:00:00:00:99:99"}
+        assert {key[1][1] for key in wanted.touched} == {"10.1.200.1", "fd00:1::c801", "0a:00:00:00:99:99"}
         assert wanted.state == scratch(world.live.now, HOME)
 
 

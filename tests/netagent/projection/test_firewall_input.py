@@ -48,10 +48,10 @@ def given(limits: dict[HostId, int]) -> FirewallInput:
 def test_tcp_is_clamped_for_each_endpoint_behind_a_small_path() -> None:
     device = vxlan_name(known().networks[N1].record.vni)
     assert given({}).clamps == {}
-    assert given({H2: 1350}).clamps == {(device, "02:00:00:00:00:02"): 1350}
+    assert given({H2: 1350}).clamps == {(device, "0a:00:00:00:00:02"): 1350}
     assert given({H2: 1350, H3: 650}).clamps == {
-        (device, "02:00:00:00:00:02"): 1350,
-        (device, "02:00:00:00:00:03"): 650,
+        (device, "0a:00:00:00:00:02"): 1350,
+        (device, "0a:00:00:00:00:03"): 650,
     }
 
 
@@ -74,7 +74,7 @@ def test_limits_are_read_back_from_the_clamps_that_they_made() -> None:
     every: tuple[dict[HostId, int], ...] = ({}, {H2: 1350}, {H2: 1350, H3: 650})
     for limits in every:
         assert limits_of(known(), given(limits).clamps) == limits
-    assert limits_of(known(), {("nx-1", "02:00:00:00:00:02"): 1350}) == {}, "another network's"
+    assert limits_of(known(), {("nx-1", "0a:00:00:00:00:02"): 1350}) == {}, "another network's"
 
 
 def test_a_network_that_fits_the_path_is_left_alone() -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from netagent.daemon.encryption import peers_of
 from netagent.keys.picture import ring_record
-from netagent.model.ids import HostId
+from netagent.model.ids import HostId, mac_of
 from netagent.model.records import (
     AttachmentRecord,
     EncryptionRecord,
@@ -166,7 +166,7 @@ def test_work_grows_as_the_records_do(kind: type[Record], make: Callable[[int], 
 def test_of_thousands_of_endpoints_with_one_address_a_change_concerns_two() -> None:
     """All of them were decided anew for each one of them: 20,000 endpoints of one member stopped every other host's
     agent for minutes."""
-    crowd = [endpoint(100 + number, offset=40, mac="02:00:00:00:00:77") for number in range(300)]
+    crowd = [endpoint(100 + number, offset=40, mac="0a:00:00:00:00:77") for number in range(300)]
     view = view_of(*((LIAR, one) for one in crowd), start=GOOD)
     assert crowd[0].endpoint_id in view.endpoints
     for number, concerned in ((0, 2), (200, 1)):
@@ -178,6 +178,15 @@ def test_of_thousands_of_endpoints_with_one_address_a_change_concerns_two() -> N
         assert touched is not None
         assert len(touched.endpoints) == concerned
         assert len(later.fenced) == len(crowd) - 2
+
+
+def test_no_endpoint_draws_packets_by_the_mac_that_follows_from_another_address() -> None:
+    """Packets for another host's container went to the host whose endpoint had its MAC, if its id was larger."""
+    start = view_of((H2, endpoint(5, offset=150, mac=mac_of(N1, 150))), start=GOOD)
+    liars = endpoint(99, offset=151, mac=mac_of(N1, 150))
+    before, after = (everything(one, GOOD).kernel for one in (start, view_of((LIAR, liars), start=start)))
+    assert "192.0.2.2" in [to for (_, mac), to in before.selves.items() if mac == mac_of(N1, 150)]
+    assert (after.selves, after.neighbours) == (before.selves, before.neighbours)
 
 
 @pytest.mark.parametrize(

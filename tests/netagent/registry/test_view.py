@@ -29,7 +29,7 @@ from fakes.registry import (
 
 from netagent.external.view import own_name
 from netagent.membership.approach import approach
-from netagent.model.ids import EndpointId, HostId, KeyId
+from netagent.model.ids import EndpointId, HostId, KeyId, mac_of
 from netagent.model.records import (
     AttachmentRecord,
     Drain,
@@ -584,13 +584,42 @@ def test_one_mac_that_two_users_gave_goes_to_the_smaller_host(writers: dict[str,
     assert see(view, writers[H1].delete(endpoint(1))).conflicts == ()
 
 
+@pytest.mark.parametrize("offset", [2, 9], ids=["an address in use", "a free address"])
+def test_the_mac_of_another_address_is_refused_whoever_has_it(
+    writers: dict[str, Writer], offset: int
+) -> None:
+    """Nobody claims a MAC that follows from an address: of two endpoints with one the larger id got the packets."""
+    theirs = writers[H1].put(endpoint(1, offset=2, mac=mac_of(N1, 2)))
+    liar = writers[H2].put(endpoint(9, offset=3, mac=mac_of(N1, offset)))
+    created = writers[H1].put(network())
+    for order in ((created, theirs, liar), (liar, theirs, created)):
+        view = see(RegistryView(H1), *order)
+        assert [found.owner for found in view.endpoints.values()] == [H1]
+        assert [found.owner for found in view.fenced.values()] == [H2]
+        (conflict,) = view.conflicts
+        assert (conflict.kind, conflict.loser, conflict.holder) == (
+            ConflictKind.MAC.value,
+            endpoint(9).endpoint_id,
+            "",
+        )
+        assert f"its MAC {mac_of(N1, offset)} belongs to another address of network app" in conflict.text
+        view.check_invariants()
+    own = see(view, writers[H2].put(endpoint(9, offset=3, mac=mac_of(N1, 3))))
+    assert not own.fenced
+    assert not own.conflicts
+
+
 def test_one_address_in_two_networks_is_no_conflict(writers: dict[str, Writer]) -> None:
     view = see(RegistryView(H1), writers[H1].put(endpoint(1, N1)), writers[H2].put(endpoint(2, N2)))
     assert len(view.endpoints) == 2
 
 
 def test_one_endpoint_id_of_two_hosts_goes_to_the_smaller(writers: dict[str, Writer]) -> None:
-    view = see(RegistryView(H1), writers[H2].put(endpoint(1)), writers[H1].put(endpoint(1, offset=9)))
+    view = see(
+        RegistryView(H1),
+        writers[H2].put(endpoint(1)),
+        writers[H1].put(endpoint(1, offset=9, mac="0a:00:00:00:00:09")),
+    )
     assert [found.owner for found in view.endpoints.values()] == [H1]
     assert kinds(view) == {ConflictKind.ENDPOINT_ID.value}
 

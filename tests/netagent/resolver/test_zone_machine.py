@@ -368,7 +368,7 @@ def world_of(count: int) -> StepByStep:
 def numbered(number: int, **fields: Any) -> EndpointRecord:
     at = number + 2
     addresses = (f"10.1.{at >> 8}.{at & 255}", f"fd00:1::{at:x}")
-    mac = f"02:00:00:00:{at >> 8:02x}:{at & 255:02x}"
+    mac = f"0a:00:00:00:{at >> 8:02x}:{at & 255:02x}"
     return endpoint(number, addresses=addresses, mac=mac, **fields)
 
 

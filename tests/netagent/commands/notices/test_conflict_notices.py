@@ -23,7 +23,7 @@ def addressed(number: int, offset: int) -> EndpointRecord:
     return endpoint(
         number,
         addresses=(f"10.1.{offset >> 8}.{offset & 255}",),
-        mac=f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}",
+        mac=f"0a:00:00:00:{number >> 8:02x}:{number & 255:02x}",
     )
 
 
