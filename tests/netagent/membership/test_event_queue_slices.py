@@ -60,7 +60,7 @@ def parts() -> SimpleNamespace:
 
 
 def box(number: int, address: str) -> EndpointRecord:
-    return endpoint(number, addresses=(address,), mac=bytes((2, 0, *number.to_bytes(4, "big"))).hex(":"))
+    return endpoint(number, addresses=(address,), mac=bytes((10, 0, *number.to_bytes(4, "big"))).hex(":"))
 
 
 def log_of(owner: str, numbers: range, first: int = 1, *, replaced: bool = False) -> EntriesChanged:
