@@ -76,14 +76,19 @@ LINGER_S: Final = 30.0
 """From the last reader until the tables are dropped: readers go from one part to the next."""
 
 WARNED: Final[Mapping[str, Sequence[str]]] = {
-    "hosts": ("agent-dead", "agent-port", "agent-udp", "identity", "said-gone", "forgotten", "drained", "host-name"),
+    "hosts": (
+        "agent-dead", "agent-port", "agent-udp", "identity", "said-gone", "forgotten", "drained", "host-name",
+        "said-compromised", "revoked-each-other", "keys-held-up",
+    ),
     "services": (
         "all-failing", "no-backend", "not-translated", "service-address", "service-address-twice", "external-down",
         "external-expired", "external-unchecked", "name-shadowed", "split-project", "label-left-out",
     ),
     "endpoints": ("address", "mac", "address-outside-network", "endpoint-id", "interface"),
     "networks": ("network-full", "overlap", "network-name", "vni", "subnet", "service-range"),
-    "paths": ("path-down", "path-one-way", "path-degraded", "path-lossy", "checksum-offload", "underlay-family"),
+    "paths": (
+        "path-down", "path-one-way", "path-degraded", "path-lossy", "checksum-offload", "underlay-family", "tunnel",
+    ),
     "dns": ("upstream-dead", "upstream-slow", "resolver", "resolver-slow", "shared-name"),
     "kernel": ("datapath", "firewall", "bridge-netfilter", "foreign-firewall", "routing", "resets"),
 }  # fmt: skip

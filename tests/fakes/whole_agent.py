@@ -324,6 +324,7 @@ def ring_steps(view: RegistryView) -> KeySteps:
         excluded=(),
         is_signer=lambda _host: True,
         compromised=compromised_keys(view),
+        leaked=frozenset(one.key_id for one in OWN_RING),
         offered=offered,
         rotate_every_s=1.0,
         now_s=NOW_S,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fakes.registry import H1, H2, H3, Writer, host
 
-from netagent.model import tunnel_address as addresses
+from netagent.model.address import tunnel as addresses
 from netagent.model.ids import HostId
 from netagent.model.records import MAX_ENCRYPTION_REVISION, EncryptionRecord, Record, TunnelRecord
 from netagent.registry import derive, encryption
