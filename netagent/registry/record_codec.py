@@ -272,8 +272,7 @@ def _fields_of(record: Record) -> tuple[int, list[object]]:
             return _ENDPOINT, _endpoint_fields(record)
         case ForgetRecord():
             version = list(record.disputed or ())
-            # What is left of a host is for ever, and most are not revoked.
-            keys = [True, list(map(pack_id, record.key_ids)), record.compromised] if record.revoked else []
+            keys = [record.revoked, list(map(pack_id, record.key_ids)), record.compromised]
             return _FORGET, [pack_id(record.host_id), record.settled, version, *keys]
         case ExternalServiceRecord() | ExternalStateRecord() | OwnNameRecord():
             return _fields_of_addition(record)

@@ -209,7 +209,7 @@ def check_what_is_left(world: Generations, network_id: NetworkId, gone: set[Host
     assert sum(isinstance(record, ForgetRecord) for record in written) == len(gone)
     assert len(written) < len(gone) + 100, "the rest is of those who live"
     sizes = sum(len(encode(record)) for record in written if isinstance(record, ForgetRecord))
-    assert sizes == 23 * len(gone), "what is left of a host is 23 bytes"
+    assert sizes == 26 * len(gone), "what is left of a host is 26 bytes"
 
 
 def test_a_hundred_hosts_that_came_and_were_killed_leave_room_for_one_more() -> None:
