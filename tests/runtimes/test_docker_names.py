@@ -138,6 +138,11 @@ def test_a_container_with_a_dns_server_of_its_own_has_names_all_the_same(
     trio.run(main)
 
 
+def children_of(process_id: int) -> list[int]:
+    listed = Path(f"/proc/{process_id}/task/{process_id}/children").read_text(encoding="ascii")
+    return [int(one) for one in listed.split()]
+
+
 def test_ours_dockers_and_the_worlds_names(docker: LoneDocker, tmp_path: Path) -> None:
     async def main() -> None:
         run_dir = tmp_path / "names"
@@ -162,10 +167,10 @@ def test_ours_dockers_and_the_worlds_names(docker: LoneDocker, tmp_path: Path) -
                 await all_are_answered(asker)
 
             # The agent is away, so that nothing starts another process.
-            children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text(encoding="ascii")
+            children = children_of(process_id)
             os.kill(process_id, signal.SIGKILL)
             # The part that answers ends a moment after its broker, and what is asked meanwhile is lost.
-            await until(lambda: all(map(gone, (process_id, *map(int, children.split())))))
+            await until(lambda: all(map(gone, (process_id, *children))))
             assert await asker.ask("cache") == asker.cache
             assert await asker.ask("example.com") == "192.0.2.80"
             assert "NXDOMAIN" in await asker.ask("database")
