@@ -150,6 +150,12 @@ async def until(condition: Callable[[], object]) -> None:
             await trio.sleep(0.01)
 
 
+def children_of(process_id: int) -> list[int]:
+    """The part of a resolver process that answers."""
+    listed = Path(f"/proc/{process_id}/task/{process_id}/children").read_text(encoding="ascii")
+    return [int(one) for one in listed.split()]
+
+
 def gone(process_id: int) -> bool:
     try:
         state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]

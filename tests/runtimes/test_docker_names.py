@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 from fakes import names
-from fakes.resolver_process import agent, ended, gone, until
+from fakes.resolver_process import agent, children_of, ended, gone, until
 from harness.namespaces import NamespaceFactory
 from runtimes.lone_docker import LoneDocker
 
@@ -136,11 +136,6 @@ def test_a_container_with_a_dns_server_of_its_own_has_names_all_the_same(
                     assert await asker.ask("cache") == asker.cache, "Docker answers again"
 
     trio.run(main)
-
-
-def children_of(process_id: int) -> list[int]:
-    listed = Path(f"/proc/{process_id}/task/{process_id}/children").read_text(encoding="ascii")
-    return [int(one) for one in listed.split()]
 
 
 def test_ours_dockers_and_the_worlds_names(docker: LoneDocker, tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
-"""Restrict the resolver process's broker to three capabilities, and have those in effect only while they are needed.
+"""Restrict the resolver process's broker to four capabilities, and have three of them in effect only while needed.
 
 It starts as a child of the agent with all of the agent's capabilities, and drops them: its bounding, ambient and
-inheritable sets are emptied, no program that it might run gains anything, and in its permitted set three are left:
+inheritable sets are emptied, no program that it might run gains anything, and in its permitted set four are left:
 
 - CAP_SYS_ADMIN: required by setns(2). Docker's resolver is queried from inside the container.
 - CAP_NET_ADMIN: to find a socket's namespace (SIOCGSKNS), and for the nftables table in front of Docker's resolver.
 - CAP_NET_BIND_SERVICE: port 53 in the namespace, for an agent of an earlier release that can't use another port.
+- CAP_KILL: when the broker ends, the kernel kills the part that answers, which has another user, with the broker's
+  rights. Without it a part that hangs would outlive its broker, and keep the containers' sockets.
 
-None of these is in effect except inside `raised`, for the some 20 us of such a call. What remains of its user, root,
+The first three are not in effect except inside `raised`, for the some 20 us of such a call. What remains of its user, root,
 is access to root's files. The part that parses what others send has none (netagent.resolver.system.confinement).
 
 Capabilities belong to the calling thread: call `keep_few` before there is another thread, which inherits them.
@@ -23,8 +25,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-NET_BIND_SERVICE, NET_ADMIN, SYS_ADMIN = 10, 12, 21  # <linux/capability.h>
-KEPT: Final = (NET_BIND_SERVICE, NET_ADMIN, SYS_ADMIN)
+KILL, NET_BIND_SERVICE, NET_ADMIN, SYS_ADMIN = 5, 10, 12, 21  # <linux/capability.h>
+KEPT: Final = (KILL, NET_BIND_SERVICE, NET_ADMIN, SYS_ADMIN)
+_AT_REST: Final = 1 << KILL
+"""In effect all the time: SIGKILL leaves no moment to raise it."""
 
 _VERSION_3: Final = 0x20080522
 _SETS: Final = struct.Struct(
@@ -39,13 +43,14 @@ _HEADER: Final = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0), 
 
 
 def keep_few() -> None:
-    """Drop all but KEPT for good, and take those out of effect. OSError when the kernel refuses; then fewer are
+    """Drop all but KEPT for good, and take those out of effect, except CAP_KILL. OSError when the kernel refuses; then fewer are
     dropped."""
     try:
         # First, because this needs CAP_SETPCAP, which the next step drops.
         empty_bounding_set()
     finally:
-        _set(effective=0, permitted=_permitted() & sum(1 << number for number in KEPT))
+        permitted = _permitted() & sum(1 << number for number in KEPT)
+        _set(effective=permitted & _AT_REST, permitted=permitted)
 
 
 def empty_bounding_set() -> None:
@@ -69,7 +74,7 @@ def raised() -> Iterator[None]:
     try:
         yield
     finally:
-        _set(effective=0, permitted=permitted)
+        _set(effective=permitted & _AT_REST, permitted=permitted)
 
 
 def _permitted() -> int:
