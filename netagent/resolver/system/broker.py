@@ -11,7 +11,8 @@ has no say in paths, names or options.
 The parent is the process that agents know: it listened for their connections, so the kernel names it as their peer,
 and it has the lock. The two live and die together, so that agents have one process to watch: the kernel kills the
 child when the parent ends (PR_SET_PDEATHSIG, for which the parent needs CAP_KILL), and the parent ends when the child
-does. On SIGTERM the parent waits for the child's end first, because a process that takes over must find neither its sockets nor its tables.
+does. On SIGTERM the parent waits for the child's end first, because a process that takes over must find neither its
+sockets nor its tables.
 
 A request is answered within the call: the confined part waits for it, as it would for the system call. A broker that
 hangs therefore shows as a process that hangs, which the agent kills and replaces.

@@ -9,8 +9,9 @@ inheritable sets are emptied, no program that it might run gains anything, and i
 - CAP_KILL: when the broker ends, the kernel kills the part that answers, which has another user, with the broker's
   rights. Without it a part that hangs would outlive its broker, and keep the containers' sockets.
 
-The first three are not in effect except inside `raised`, for the some 20 us of such a call. What remains of its user, root,
-is access to root's files. The part that parses what others send has none (netagent.resolver.system.confinement).
+The first three are not in effect except inside `raised`, for the some 20 us of such a call. What remains of its user,
+root, is access to root's files. The part that parses what others send has none
+(netagent.resolver.system.confinement).
 
 Capabilities belong to the calling thread: call `keep_few` before there is another thread, which inherits them.
 """
@@ -43,8 +44,8 @@ _HEADER: Final = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0), 
 
 
 def keep_few() -> None:
-    """Drop all but KEPT for good, and take those out of effect, except CAP_KILL. OSError when the kernel refuses; then fewer are
-    dropped."""
+    """Drop all but KEPT for good, and take those out of effect, except CAP_KILL. OSError when the kernel refuses; then
+    fewer are dropped."""
     try:
         # First, because this needs CAP_SETPCAP, which the next step drops.
         empty_bounding_set()

@@ -47,4 +47,7 @@ def test_what_cannot_be_given_up_is_reported_and_the_rest_is_given_up(run_dir: P
         [*limited, sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=run_dir
     )
     kept = sum(1 << number for number in capabilities.KEPT)
-    assert done.stdout.splitlines() == ["Operation not permitted", f"{kept:016x} {1 << capabilities.KILL:016x}"]
+    assert done.stdout.splitlines() == [
+        "Operation not permitted",
+        f"{kept:016x} {1 << capabilities.KILL:016x}",
+    ]
