@@ -44,8 +44,8 @@ _HEADER: Final = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0), 
 
 
 def keep_few() -> None:
-    """Drop all but KEPT for good, and take those out of effect, except CAP_KILL. OSError when the kernel refuses; then
-    fewer are dropped."""
+    """Drop all but KEPT for good, and take those out of effect, except CAP_KILL. OSError when the kernel refuses;
+    then fewer are dropped."""
     try:
         # First, because this needs CAP_SETPCAP, which the next step drops.
         empty_bounding_set()
