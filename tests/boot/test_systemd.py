@@ -488,8 +488,9 @@ def test_systemd_finds_no_fault_with_the_units(tmp_path: Path) -> None:
         [*analyze, *units.iterdir()], capture_output=True, text=True, check=False, timeout=60
     )
     assert [line for line in done.stderr.splitlines() if "netagent" in line] == []
-    # 0 is a program that may do nothing, 100 one that may do all. A network agent can't be far below 40.
-    analyze = ["systemd-analyze", "security", "--offline=true", "--threshold=40"]
+    # 0 is a program that may do nothing, 100 one that may do all. A network agent can't be far below 40. CAP_KILL, by
+    # which a part of the resolver is killed that hangs, and /dev/net/tun count for more than what they are used for.
+    analyze = ["systemd-analyze", "security", "--offline=true", "--threshold=41"]
     done = subprocess.run(
         [*analyze, units / "netagent.service"], capture_output=True, text=True, check=False, timeout=60
     )
