@@ -251,7 +251,8 @@ KNOWS = {
     },
     "cryptography": {
         "netagent.http.certificate", "netagent.keys.sealing", "netagent.tunnel.keys",
-        "netgossip.codec.sealing", "netgossip.join.admission", "netgossip.join.identity",
+        "netgossip.codec.sealing", "netgossip.join.admission", "netgossip.join.conversation_keys",
+        "netgossip.join.identity",
         "netgossip.join.readmission",
         "netgossip.records.frames", "netgossip.records.sessions",
     },

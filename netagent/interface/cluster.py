@@ -168,7 +168,7 @@ class ForgetCommand(
 ):
     """Remove hosts that are gone for good. This host takes over the addresses they owned, and all hosts
     drop their names and records. A host that was forgotten by name comes back by an invitation only.
-    Refused for a live host, and unless every live host acknowledges it. For a host that somebody else
+    Refused for a live host, and unless every live host acknowledges it. For a host that an attacker
     may control, see `netagent revoke`."""
 
     hosts: list[str] = argument(

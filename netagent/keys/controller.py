@@ -379,7 +379,7 @@ class RingKeeper:
         """Return the hosts that count for nothing: revoked ones, and those that came while a key was compromised and
         have not been understood without it since."""
         revoked = frozenset(view.revoked)
-        # One that has just come knows nobody from before; if it excluded all, it would go its own way.
+        # One that has just come knows no host from before; if it excluded all, it would go its own way.
         if not self.compromised(view) or self._met <= {view.local}:
             return revoked
         return revoked | {one for one in view.hosts if one not in self._met and one != view.local}
@@ -428,7 +428,7 @@ class RingKeeper:
             bytes.fromhex(self.store.keys.cluster_id),
             os.urandom,
             is_member=self.is_known,
-            # One that is alone takes up the others' key at once. Its own, of yesterday, needs nobody to learn.
+            # One that is alone takes up the others' key at once. Its own, of yesterday, is of no use to others.
             ring=() if is_alone else self.store.numbered,
         )
         try:

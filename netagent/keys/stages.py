@@ -7,7 +7,7 @@ again whenever they change:
     give      seal a key for live hosts that lack it: the live host with the smallest id of those that have it
     install   take a key that another host gives
     use       seal with the best key that all live hosts accept
-    retire    stop accepting a key once nobody seals with it, and every host that is away has met the new one
+    retire    stop accepting a key once no host seals with it, and every host that is away has met the new one
 
 No step needs the host that took the one before: any host that has a key gives it. Of two keys the one with the higher
 number is better, then the one with the higher id; so hosts that rotate at once, or on both sides of a partition, end
@@ -177,7 +177,7 @@ class _Ranks:
             for one in self._picture.ring
             if all(one.key_id in peer.held for peer in self.live)
         )
-        # A key of which nobody knows the place is taken up only to get away from a compromised one.
+        # A key whose place no host knows is taken up only to get away from a compromised one.
         best = max(
             (one for one in everywhere if one.number or not self._primary.is_sound), default=self._primary
         )

@@ -35,7 +35,7 @@ class RingKeysRecord:
     """Which ring keys the owner accepts and which one it seals with, and how others send it a new one."""
 
     exchange_key: bytes
-    """Public X25519 key, made anew at each start of the agent: nobody can open an old sealed key afterwards."""
+    """Public X25519 key, made anew at each start of the agent: no one can open an old sealed key afterwards."""
     primary: KeyId
     held: tuple[HeldKey, ...]
     """By id."""

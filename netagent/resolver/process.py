@@ -464,7 +464,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = part.serve()
         (options.run_dir / SOCKET_NAME).unlink(missing_ok=True)
         return status
-    # The lock is the broker's alone: whoever finds it free also finds both gone.
+    # The lock is the broker's alone: a process that finds it free also finds both gone.
     os.close(lock)
     return _answer_confined(part, listener, ready, options.release)
 

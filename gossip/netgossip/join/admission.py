@@ -28,13 +28,10 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import msgpack
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from netgossip.errors import WireError
+from netgossip.join.conversation_keys import ConversationKeys, transcript_of
 from netgossip.join.identity import PUBLIC_KEY_BYTES, Identity, node_id_of, verify
 from netgossip.join.invitation import ID_BYTES, SECRET_BYTES, VERSION, Token
 from netgossip.join.wire import (
@@ -52,6 +49,7 @@ from netgossip.join.wire import (
 from netgossip.types import Address, NodeId
 
 STREAM_MAGIC = b"J"
+_PURPOSE = b"netagent join 1"
 MAX_INVITATIONS = 256
 """Bound of open invitations; beyond it: a further one is refused."""
 
@@ -159,7 +157,7 @@ class InviterConversation:
         self._random_bytes = random_bytes
         self._frames = Frames(STREAM_MAGIC)
         self._invitation_id = b""
-        self._secrets: _Secrets | None = None
+        self._keys: ConversationKeys | None = None
 
     def receive(self, data: bytes, now: float) -> tuple[bytes, bool]:
         """Return the bytes to send, and whether to close then. Raises WireError for bytes that are not a join
@@ -168,10 +166,10 @@ class InviterConversation:
         for frame in self._frames.feed_untrusted(data):
             if done:
                 raise WireError("more was said than a join conversation has")
-            if self._secrets is None:
+            if self._keys is None:
                 reply, done = self._answer_hello(frame, now)
             else:
-                reply, done = self._answer_proof(frame), True
+                reply, done = self._answer_proof(frame, self._keys), True
         return reply, done
 
     def _answer_hello(self, frame: bytes, now: float) -> tuple[bytes, bool]:
@@ -193,15 +191,15 @@ class InviterConversation:
             ), True
         key = X25519PrivateKey.from_private_bytes(self._random_bytes(32))
         mine = key.public_key().public_bytes_raw()
-        transcript = _transcript(frame, mine, self._identity.public_key)
-        self._secrets = _Secrets(_shared_secret(key, theirs), secret, transcript)
+        transcript = transcript_of(frame, mine, self._identity.public_key)
+        self._keys = ConversationKeys(key, theirs, transcript, purpose=_PURPOSE, secret=secret)
         body = [VERSION, mine, self._identity.public_key, self._identity.sign(b"inviter" + transcript)]
         return frame_of(msgpack.packb(body)), False
 
-    def _answer_proof(self, frame: bytes) -> bytes:
-        assert self._secrets is not None
-        body = self._secrets.open_from_newcomer(frame)
-        if body is None:
+    def _answer_proof(self, frame: bytes, keys: ConversationKeys) -> bytes:
+        try:
+            body = keys.open_from_dialler_untrusted(frame)
+        except WireError:
             # Not counted against the invitation: its id is sent unencrypted, so an observer of one join could void it
             # for all later newcomers. 128 bits cannot be guessed.
             return refusal_frame("the invitation's secret is not the one that this member created")
@@ -209,7 +207,7 @@ class InviterConversation:
         try:
             public_key, name, signature = fields
             public_key, name = sized(public_key, PUBLIC_KEY_BYTES), printable(typed(name, str)[:63])
-            if not verify(public_key, typed(signature, bytes), b"newcomer" + self._secrets.transcript):
+            if not verify(public_key, typed(signature, bytes), b"newcomer" + keys.transcript):
                 raise ValueError("the signature is wrong")
         except ValueError as error:
             raise WireError(f"malformed proof: {error}") from None
@@ -226,7 +224,7 @@ class InviterConversation:
         if credentials.encrypts:
             # Newcomers of the release before accept five fields only. They can't encrypt, so they must not enter.
             reply.append(True)
-        return frame_of(self._secrets.seal_to_newcomer(msgpack.packb(reply)))
+        return frame_of(keys.seal_to_dialler(msgpack.packb(reply)))
 
 
 class NewcomerConversation:
@@ -241,7 +239,7 @@ class NewcomerConversation:
             [VERSION, token.invitation_id, self._key.public_key().public_bytes_raw(), random_bytes(16)]
         )
         self._frames = Frames(b"")
-        self._secrets: _Secrets | None = None
+        self._keys: ConversationKeys | None = None
         self.result: Credentials | Refusal | None = None
 
     def open(self) -> bytes:
@@ -257,10 +255,10 @@ class NewcomerConversation:
             refusal = refusal_untrusted(frame)
             if refusal is not None:
                 self.result = refusal
-            elif self._secrets is None:
+            elif self._keys is None:
                 reply = self._prove(frame)
             else:
-                self.result = self._accept(frame)
+                self.result = self._accept(frame, self._keys)
         return reply
 
     def _prove(self, frame: bytes) -> bytes:
@@ -271,30 +269,28 @@ class NewcomerConversation:
             signature = typed(signature, bytes)
         except ValueError as error:
             raise WireError(f"malformed answer: {error}") from None
-        transcript = _transcript(self._hello, theirs, public_key)
+        transcript = transcript_of(self._hello, theirs, public_key)
         known = hmac.compare_digest(hashlib.sha256(public_key).digest(), self._token.fingerprint)
         if not known or not verify(public_key, signature, b"inviter" + transcript):
             self.result = Refusal("another agent answers there, not the member that created the invitation")
             return b""
-        self._secrets = _Secrets(_shared_secret(self._key, theirs), self._token.secret, transcript)
+        keys = self._keys = ConversationKeys(
+            self._key, theirs, transcript, purpose=_PURPOSE, secret=self._token.secret
+        )
         proof = [self._identity.public_key, self._name, self._identity.sign(b"newcomer" + transcript)]
-        return frame_of(self._secrets.seal_to_inviter(msgpack.packb(proof)))
+        return frame_of(keys.seal_to_member(msgpack.packb(proof)))
 
-    def _accept(self, frame: bytes) -> Credentials | Refusal:
-        assert self._secrets is not None
-        body = self._secrets.open_from_inviter(frame)
-        if body is None:
-            raise WireError("the member's credentials cannot be decrypted")
-        fields = unpack_untrusted(body, "credentials")
+    def _accept(self, frame: bytes, keys: ConversationKeys) -> Credentials | Refusal:
+        fields = unpack_untrusted(keys.open_from_member_untrusted(frame), "credentials")
         try:
-            cluster_id, cluster, domain, keys, members, *further = fields
-            if not isinstance(keys, list) or not keys:
+            cluster_id, cluster, domain, ring, members, *further = fields
+            if not isinstance(ring, list) or not ring:
                 raise ValueError("no keys")
             credentials = Credentials(
                 sized(cluster_id, 16).hex(),
                 typed(cluster, str),
                 typed(domain, str),
-                tuple(typed(key, bytes) for key in keys),
+                tuple(typed(key, bytes) for key in ring),
                 addresses_of(members),
                 encrypts=bool(further) and typed(further[0], bool),
             )
@@ -303,42 +299,3 @@ class NewcomerConversation:
         if credentials.cluster_id != self._token.cluster_id:
             return Refusal("the member that created the invitation has moved to another cluster since")
         return credentials
-
-
-class _Secrets:
-    """The two sealing keys of one conversation; each seals one message, so the nonce is constant."""
-
-    def __init__(self, shared: bytes, secret: bytes, transcript: bytes) -> None:
-        keys = HKDF(SHA256(), 64, salt=secret, info=b"netagent join 1" + transcript).derive(shared)
-        self._to_inviter, self._to_newcomer = AESGCM(keys[:32]), AESGCM(keys[32:])
-        self.transcript = transcript
-
-    def seal_to_inviter(self, body: bytes) -> bytes:
-        return self._to_inviter.encrypt(bytes(12), body, None)
-
-    def seal_to_newcomer(self, body: bytes) -> bytes:
-        return self._to_newcomer.encrypt(bytes(12), body, None)
-
-    def open_from_newcomer(self, frame: bytes) -> bytes | None:
-        return _opened(self._to_inviter, frame)
-
-    def open_from_inviter(self, frame: bytes) -> bytes | None:
-        return _opened(self._to_newcomer, frame)
-
-
-def _transcript(hello: bytes, inviter_ephemeral: bytes, inviter_public_key: bytes) -> bytes:
-    return hashlib.sha256(hello + inviter_ephemeral + inviter_public_key).digest()
-
-
-def _shared_secret(key: X25519PrivateKey, theirs: bytes) -> bytes:
-    try:
-        return key.exchange(X25519PublicKey.from_public_bytes(theirs))
-    except ValueError:
-        raise WireError("an ephemeral key of low order") from None
-
-
-def _opened(cipher: AESGCM, frame: bytes) -> bytes | None:
-    try:
-        return cipher.decrypt(bytes(12), frame, None)
-    except (InvalidTag, ValueError):
-        return None

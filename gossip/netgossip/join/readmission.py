@@ -22,22 +22,18 @@ does at most CONVERSATIONS_S signatures a second.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import msgpack
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from netgossip.codec.sealing import KEY_BYTES
 from netgossip.errors import WireError
 from netgossip.join.admission import STREAM_MAGIC as JOIN_MAGIC
 from netgossip.join.admission import InviterConversation, RandomBytes
+from netgossip.join.conversation_keys import ConversationKeys, transcript_of
 from netgossip.join.identity import PUBLIC_KEY_BYTES, Identity, node_id_of, verify
 from netgossip.join.wire import (
     Frames,
@@ -57,7 +53,7 @@ CONVERSATIONS_S: Final = 20
 a processor."""
 MAX_KEYS: Final = 32
 _VERSION: Final = 1
-_INFO: Final = b"netagent return 1"
+_PURPOSE: Final = b"netagent return 1"
 _MEMBER: Final = b"netagent return 1 member"
 _RETURNER: Final = b"netagent return 1 returner"
 
@@ -127,7 +123,7 @@ class MemberConversation:
         self._common = readmissions
         self._frames = Frames(RETURN_MAGIC)
         self._public_key = b""
-        self._secrets: _Secrets | None = None
+        self._keys: ConversationKeys | None = None
 
     def receive(self, data: bytes, now: float) -> tuple[bytes, bool]:
         """Return the bytes to send, and whether to close then. Raises WireError for bytes that are no such
@@ -136,10 +132,10 @@ class MemberConversation:
         for frame in self._frames.feed_untrusted(data):
             if done:
                 raise WireError("more was said than a return has")
-            if self._secrets is None:
+            if self._keys is None:
                 reply, done = self._answer_hello(frame, now)
             else:
-                reply, done = self._answer_proof(frame, self._secrets), True
+                reply, done = self._answer_proof(frame, self._keys), True
         return reply, done
 
     def _answer_hello(self, frame: bytes, now: float) -> tuple[bytes, bool]:
@@ -159,25 +155,25 @@ class MemberConversation:
             return refusal_frame("too many hosts return at once"), True
         key = X25519PrivateKey.from_private_bytes(common.random_bytes(32))
         mine = key.public_key().public_bytes_raw()
-        transcript = _transcript(frame, mine, common.identity.public_key)
-        self._secrets = _Secrets(key, theirs, transcript)
+        transcript = transcript_of(frame, mine, common.identity.public_key)
+        self._keys = ConversationKeys(key, theirs, transcript, purpose=_PURPOSE, secret=None)
         signature = common.identity.sign(_MEMBER + transcript)
         return frame_of(msgpack.packb([_VERSION, mine, common.identity.public_key, signature])), False
 
-    def _answer_proof(self, frame: bytes, secrets: _Secrets) -> bytes:
-        fields = unpack_untrusted(secrets.open_from_returner(frame), "proof")
+    def _answer_proof(self, frame: bytes, keys: ConversationKeys) -> bytes:
+        fields = unpack_untrusted(keys.open_from_dialler_untrusted(frame), "proof")
         try:
-            signature, keys = fields
-            signature, theirs = typed(signature, bytes), _keys_of(keys)
+            signature, ring = fields
+            signature, theirs = typed(signature, bytes), _ring_of(ring)
         except ValueError as error:
             raise WireError(f"malformed proof: {error}") from None
         node_id = node_id_of(self._public_key)
-        if not verify(self._public_key, signature, _RETURNER + secrets.transcript):
+        if not verify(self._public_key, signature, _RETURNER + keys.transcript):
             raise WireError("a return that is not signed by its host")
         if not self._common.is_member(node_id):  # evicted since it said hello
             return self._refusal_frame()
         # First ours: what it holds must not come back to it as ours.
-        reply = secrets.seal_to_returner(msgpack.packb([_fields_of(self._common.ring())]))
+        reply = keys.seal_to_dialler(msgpack.packb([_fields_of(self._common.ring())]))
         self._common.returned(PeerRing(node_id, theirs))
         return frame_of(reply)
 
@@ -206,7 +202,7 @@ class ReturnerConversation:
         self._hello = msgpack.packb([_VERSION, cluster_id, identity.public_key, ephemeral, random_bytes(16)])
         self._frames = Frames(b"")
         self._member: NodeId = ""
-        self._secrets: _Secrets | None = None
+        self._keys: ConversationKeys | None = None
         self.result: PeerRing | Refusal | None = None
 
     def open(self) -> bytes:
@@ -222,10 +218,10 @@ class ReturnerConversation:
             refusal = refusal_untrusted(frame)
             if refusal is not None:
                 self.result = refusal
-            elif self._secrets is None:
+            elif self._keys is None:
                 reply = self._prove(frame)
             else:
-                self.result = self._accept(frame, self._secrets)
+                self.result = self._accept(frame, self._keys)
         return reply
 
     def _prove(self, frame: bytes) -> bytes:
@@ -237,19 +233,19 @@ class ReturnerConversation:
         except ValueError as error:
             raise WireError(f"malformed answer: {error}") from None
         self._member = node_id_of(public_key)
-        transcript = _transcript(self._hello, theirs, public_key)
+        transcript = transcript_of(self._hello, theirs, public_key)
         # Before anything of ours is sent: a stranger in the member's place must not get our ring.
         if not self._is_member(self._member) or not verify(public_key, signature, _MEMBER + transcript):
             self.result = Refusal("another program answers there, not a member that this host knows")
             return b""
-        self._secrets = _Secrets(self._key, theirs, transcript)
+        keys = self._keys = ConversationKeys(self._key, theirs, transcript, purpose=_PURPOSE, secret=None)
         proof = [self._identity.sign(_RETURNER + transcript), _fields_of(self._ring)]
-        return frame_of(self._secrets.seal_to_member(msgpack.packb(proof)))
+        return frame_of(keys.seal_to_member(msgpack.packb(proof)))
 
-    def _accept(self, frame: bytes, secrets: _Secrets) -> PeerRing:
-        fields = unpack_untrusted(secrets.open_from_member(frame), "ring")
+    def _accept(self, frame: bytes, keys: ConversationKeys) -> PeerRing:
+        fields = unpack_untrusted(keys.open_from_member_untrusted(frame), "ring")
         try:
-            return PeerRing(self._member, _keys_of(fields[0]))
+            return PeerRing(self._member, _ring_of(fields[0]))
         except ValueError as error:
             raise WireError(f"malformed ring: {error}") from None
 
@@ -276,47 +272,11 @@ class EntryConversation:
         return self._chosen.receive(data, now)
 
 
-class _Secrets:
-    """The two sealing keys of one conversation; each seals one message, so the nonce is constant."""
-
-    def __init__(self, key: X25519PrivateKey, theirs: bytes, transcript: bytes) -> None:
-        try:
-            shared = key.exchange(X25519PublicKey.from_public_bytes(theirs))
-        except ValueError:
-            raise WireError("an ephemeral key of low order") from None
-        keys = HKDF(SHA256(), 64, salt=None, info=_INFO + transcript).derive(shared)
-        self._to_member, self._to_returner = AESGCM(keys[:32]), AESGCM(keys[32:])
-        self.transcript = transcript
-
-    def seal_to_member(self, body: bytes) -> bytes:
-        return self._to_member.encrypt(bytes(12), body, None)
-
-    def seal_to_returner(self, body: bytes) -> bytes:
-        return self._to_returner.encrypt(bytes(12), body, None)
-
-    def open_from_returner(self, frame: bytes) -> bytes:
-        return _opened(self._to_member, frame)
-
-    def open_from_member(self, frame: bytes) -> bytes:
-        return _opened(self._to_returner, frame)
-
-
-def _opened(cipher: AESGCM, frame: bytes) -> bytes:
-    try:
-        return cipher.decrypt(bytes(12), frame, None)
-    except (InvalidTag, ValueError):
-        raise WireError("a return that cannot be decrypted") from None
-
-
-def _transcript(hello: bytes, member_ephemeral: bytes, member_public_key: bytes) -> bytes:
-    return hashlib.sha256(hello + member_ephemeral + member_public_key).digest()
-
-
 def _fields_of(ring: Sequence[NumberedKey]) -> list[object]:
     return [[one.key, one.number] for one in ring]
 
 
-def _keys_of(value: object) -> tuple[NumberedKey, ...]:
+def _ring_of(value: object) -> tuple[NumberedKey, ...]:
     """Return the keys of a ring, else raise ValueError."""
     found = []
     for item in typed(value, list):

@@ -2,7 +2,7 @@
 
 All members hold one key, so a member could say in any node's name that it lives elsewhere, has another incarnation,
 or has left. A proof is the node's Ed25519 public key, whose hash is the node's id, and a signature over a constant,
-the cluster's label and the claim. It travels with the claim, whoever relays it: that of an "alive" in the meta, which
+the cluster's label and the claim. It travels with the claim through all relays: that of an "alive" in the meta, which
 every memberlist relays; that of a leave in a field of ours, which those without proofs skip and do not relay.
 
 A node that has never shown a proof is believed without, as nodes of earlier releases and plain memberlists are. Once

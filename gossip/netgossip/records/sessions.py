@@ -12,7 +12,7 @@ was sent. (Python does not overwrite the memory that it frees.)
 
 - The asker knows by the answer that its peer is live. The peer knows it by the first frame that opens under the
   session: only then is the session *confirmed* there, is sent under, and displaces others. A recorded Hello makes a
-  session that nobody confirms. It is sent under only where there is no better one, or where its start is later than
+  session that no peer confirms. It is sent under only where there is no better one, or where its start is later than
   the one of the confirmed session: then the peer has just restarted, and can read nothing else.
 - When both ask at once, there are two sessions, and both open. Both sides send under the one that the lower id asked
   for, and under the latest of these.
