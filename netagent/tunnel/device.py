@@ -247,9 +247,8 @@ class TunnelDevice:
             link = await self._find_link()
             if link is None:
                 raise OSError(f"{self.name} has gone")
-            # An agent that is killed just before leaves a device without a mark, which no later one would take.
             await self._netlink.execute_one(mark_link(link.index, self._alias, wanted.mtu_bytes))
-        elif not is_ours(link.alias) or link.kind != _TUN_KIND:
+        elif not _is_taken_up(link):
             raise RefusedError(
                 f"the name {self.name} belongs to another program's device",
                 code="tunnel-name-taken",
@@ -295,7 +294,7 @@ class TunnelDevice:
             process.close()
         wireguard_go.remove_socket(self.name)
         link = await self._find_link()
-        if link is not None and is_ours(link.alias):
+        if link is not None and _is_taken_up(link):
             await self._netlink.execute_one(delete_link(self.name))
 
     # --- the process --------------------------------------------------------------------------------------------
@@ -334,3 +333,9 @@ class TunnelDevice:
             check_done_untrusted(await wireguard_go.ask(self.name, request))
         except (OSError, UapiError) as error:
             raise FailedError(f"wireguard-go does not take its settings: {error}", thing=self.name) from error
+
+
+def _is_taken_up(link: LinkMessage) -> bool:
+    """True for a device with our mark, and for one as an agent leaves it that is killed between making and marking
+    it. A program that uses its device has brought it up."""
+    return link.kind == _TUN_KIND and (is_ours(link.alias) or (not link.alias and not link.up))

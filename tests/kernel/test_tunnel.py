@@ -314,6 +314,31 @@ def test_the_device_of_another_program_is_left_alone(make_hosts: Callable[[int],
     host.namespace.run("ip link show nx-tunnel")
 
 
+def test_what_a_killed_agent_has_made_and_not_marked_is_taken_up(
+    make_hosts: Callable[[int], list[Host]],
+) -> None:
+    first, second = make_hosts(2)
+    first.ask("remove")
+    first.namespace.run("ip tuntap add dev nx-tunnel mode tun")
+    first.ensure()
+    first.set_peers(second)
+    second.set_peers(first)
+    await_that(lambda: first.reaches(second))
+    first.ask("remove")
+    assert "nx-tunnel" not in first.namespace.run("ip -br link")
+
+
+def test_another_programs_tun_is_left_alone(make_hosts: Callable[[int], list[Host]]) -> None:
+    (host,) = make_hosts(1)
+    host.ask("remove")
+    host.namespace.run("ip tuntap add dev nx-tunnel mode tun")
+    host.namespace.run("ip link set nx-tunnel up")
+    with pytest.raises(AssertionError, match="belongs to another program's device"):
+        host.ensure()
+    host.ask("remove")
+    host.namespace.run("ip link show nx-tunnel")
+
+
 def test_peers_come_and_go_under_a_stream_of_another(make_hosts: Callable[[int], list[Host]]) -> None:
     first, second, third = make_hosts(3)
     first.set_peers(second, third)
