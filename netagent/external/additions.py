@@ -24,7 +24,7 @@ from netagent.external.view import (
     external_services,
     own_names,
 )
-from netagent.model.egress import may_reach, text_of
+from netagent.model.egress import may_reach
 from netagent.model.ids import HostId, OwnNameId, ServiceId, is_name
 from netagent.model.records import (
     DnsName,
@@ -53,6 +53,8 @@ MAX_OWN_NAMES: Final = 256
 FOLLOW_S: Final = 2.0
 """An own record is in the registry within milliseconds."""
 _MAX_ALIASES: Final = 8
+_SHOWN_TARGETS: Final = 8
+"""The longest list of an egress that a hint repeats; a longer one is left to the operator."""
 
 R = TypeVar("R", bound=ExternalServiceRecord | OwnNameRecord)
 
@@ -362,14 +364,15 @@ def _refuse_address(view: RegistryView, network: NetworkView, address: str) -> N
 
 
 def _refuse_unlisted(network: NetworkView, target: TargetAddress) -> None:
-    if not may_reach(network.record.egress, target.address, target.port):
+    egress = network.record.egress
+    if egress is not None and not may_reach(egress, target.address, target.port):
         place = network.unique_name
+        listed = [one.text for one in egress] if len(egress) <= _SHOWN_TARGETS else ["…"]
         raise RefusedError(
-            f"the egress of network {place} is {text_of(network.record.egress)}, so its containers cannot reach "
-            f"{target.text}",
+            f"the egress of network {place} does not list {target.text}, so its containers cannot reach it",
             code="network-egress",
             thing=place,
-            hint=f"add it: netagent network set {place} --egress …,{target.address}",
+            hint=f"`netagent network set {place} --egress {','.join([*listed, target.text])}`",
         )
 
 
