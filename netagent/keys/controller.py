@@ -87,6 +87,8 @@ class RingKeeper:
     _exchange: ExchangeKey = field(init=False)
     _retiring: dict[KeyId, float] = field(default_factory=dict)
     """Keys that are announced as not accepted, and when they go."""
+    _met_of: object = None
+    """The hosts of the view that were added to `_met` last."""
     _met: set[HostId] = field(default_factory=set)
     """Hosts known before a key was compromised, or understood under a key that is not: others may be anybody who has
     that key, whatever their records say that they have."""
@@ -118,11 +120,14 @@ class RingKeeper:
 
     def is_known(self, node_id: NodeId) -> bool:
         """True for a host whose keys this host takes up, and which may have this host's."""
-        view, host_id = self.live.view, HostId(node_id)
+        view = self.live.view
+        return self._is_known(view, HostId(node_id), self._excluded(view))
+
+    def _is_known(self, view: RegistryView, host_id: HostId, excluded: frozenset[HostId]) -> bool:
         return (
             host_id in view.hosts
             and host_id not in view.evicted
-            and host_id not in self._excluded(view)
+            and host_id not in excluded
             and view.hosts[host_id].record is not None
             and self.is_signer(host_id)
         )
@@ -254,7 +259,9 @@ class RingKeeper:
     def _note_met(self, view: RegistryView) -> None:
         compromised, now = self.compromised(view), trio.current_time()
         if not compromised:
-            self._met.update(view.hosts)
+            if view.hosts is not self._met_of:
+                self._met_of = view.hosts
+                self._met.update(view.hosts)
         elif not compromised.isdisjoint(one.key_id for one in self.store.ring):
             self._clean_at = now + CLEAN_S
         elif now >= self._clean_at:
@@ -404,7 +411,8 @@ class RingKeeper:
 
     def _out_of_touch(self) -> list[HostId]:
         view = self.live.view
-        hosts = list(others(view, self._excluded(view)))
+        excluded = self._excluded(view)
+        hosts = list(others(view, excluded))
         is_alone = not any(host.is_live for host in hosts)
         primary = self.store.ring[0].key_id
         found = []
@@ -412,7 +420,8 @@ class RingKeeper:
             record = ring_record(view, host.host_id)
             # A host that has our key hears us: if it is away, then for another reason.
             knows_ours = record is None or record.holds(primary)
-            if not host.is_live and self.is_known(host.host_id) and (is_alone or not knows_ours):
+            is_wanted = is_alone or not knows_ours
+            if is_wanted and not host.is_live and self._is_known(view, host.host_id, excluded):
                 found.append(host.host_id)
         return found
 
