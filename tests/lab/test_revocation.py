@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lab.harness import Cluster
@@ -21,6 +22,12 @@ def is_outside(cluster: Cluster, host: str) -> bool:
 
 def is_dropped(cluster: Cluster, *hosts: str) -> bool:
     return all(sorted(cluster.agents(host)) == ["h1", "h2"] for host in hosts)
+
+
+def evictions(cluster: Cluster) -> list[dict[str, Any]]:
+    """What h2 tells of hosts that had to go. An event is told when the agent next compares, not at the change."""
+    found: list[dict[str, Any]] = cluster.netagent("h2", "events", "--kind", "evict")
+    return found
 
 
 def restart_from(cluster: Cluster, host: str, kept: Path) -> None:
@@ -64,7 +71,8 @@ def test_scenario_59_a_live_host_is_revoked(app: Cluster, tmp_path: Path) -> Non
     warning = app.netagent("h3", "status")["warnings"][0]
     assert "on h1" in warning["message"]
     assert "netagent join" in warning["cure"]
-    (news,) = app.netagent("h2", "events", "--kind", "evict")
+    app.wait(lambda: len(evictions(app)) == 1, SECONDS, lambda: f"h2 tells {app.netagent('h2', 'events')}")
+    (news,) = evictions(app)
     assert (news["subject"], news["author"]["name"]) == ("h3", "h1")
     assert "revoked" in news["text"]
     assert not app.pings("c1", c3)
