@@ -358,7 +358,7 @@ class Enrolment:
             raise FailedError(
                 message,
                 thing=self._remote.where,
-                hint="open UDP and TCP 7956 and 7957 and UDP 4799 between the hosts",
+                hint="open UDP and TCP 7956 and 7957 between the hosts, and UDP 4799 (7955 if the cluster encrypts)",
             ) from None
 
     def _verify(self, name: str) -> None:
