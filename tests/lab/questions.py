@@ -2,8 +2,9 @@
 
 In:  [[name, type], …]          Out: [[code, [data, …]], …], the data sorted; `NO-ANSWER` as code after two tries.
 
-With names as arguments it asks for their IPv4 addresses, one after the other, until standard input ends, and prints
-how often it got which answer: {"ADDRESS,…": count, "NXDOMAIN": count, …}.
+With a number and names as arguments it asks for their IPv4 addresses, one after the other, until standard input has
+ended and it has asked so many times, and prints how often it got which answer: {"ADDRESS,…": count, "NXDOMAIN":
+count, …}.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def ask(name: str, rtype: str) -> tuple[str, list[str]]:
     return "NO-ANSWER", []
 
 
-def until_input_ends(names: list[str]) -> Counter[str]:
+def until_input_ends(least: int, names: list[str]) -> Counter[str]:
     ended, seen = threading.Event(), Counter[str]()
 
     def watch() -> None:
@@ -49,12 +50,12 @@ def until_input_ends(names: list[str]) -> Counter[str]:
     for name in cycle(names):
         code, data = ask(name, "A")
         seen[",".join(data) or code] += 1
-        if ended.wait(EVERY_S):
+        if ended.wait(EVERY_S) and seen.total() >= least:
             break
     return seen
 
 
 if __name__ == "__main__" and sys.argv[1:]:
-    json.dump(until_input_ends(sys.argv[1:]), sys.stdout)
+    json.dump(until_input_ends(int(sys.argv[1]), sys.argv[2:]), sys.stdout)
 elif __name__ == "__main__":
     json.dump([ask(name, rtype) for name, rtype in json.load(sys.stdin)], sys.stdout)
