@@ -149,16 +149,16 @@ def tcp(way: Way, seconds: int) -> dict[str, float]:
     return {"TCP": report["end"]["sum_received"]["bits_per_second"] / 1e9}
 
 
-def udp(way: Way, seconds: int) -> dict[str, float]:
+def udp(way: Way, seconds: int, *, datagram_bytes: int = DATAGRAM_BYTES) -> dict[str, float]:
     """Return the Gbit/s that reached the far container, from a sender without a limit.
 
     Includes datagrams for which the socket had no room: a receiver without processor time says nothing about the
     path.
     """
     before = _arrived(way)
-    report = _iperf(way, ["--udp", "-b", "0", "-l", str(DATAGRAM_BYTES), "--time", str(seconds)])
+    report = _iperf(way, ["--udp", "-b", "0", "-l", str(datagram_bytes), "--time", str(seconds)])
     arrived = _arrived(way) - before
-    return {"UDP": arrived * DATAGRAM_BYTES * 8 / report["end"]["sum"]["seconds"] / 1e9}
+    return {"UDP": arrived * datagram_bytes * 8 / report["end"]["sum"]["seconds"] / 1e9}
 
 
 def _arrived(way: Way) -> int:
@@ -209,7 +209,7 @@ def show(ways: Sequence[Way]) -> bool:
         medians = (f"{way.title} {statistics.median(way.measured[what]):6.2f}" for way in ways)
         print(f"{what:10} {unit:6}   {'   '.join(medians)}")
         for other in ways[1:]:
-            ratio = statistics.median(_ratios(ways[0].measured[what], other.measured[what]))
+            ratio = statistics.median(ratios(ways[0].measured[what], other.measured[what]))
             # How many times as good ours is.
             better = ratio if unit.endswith("/s") else 1 / ratio
             good = good and better >= 1 - NOISE
@@ -217,7 +217,8 @@ def show(ways: Sequence[Way]) -> bool:
     return good
 
 
-def _ratios(ours: Iterable[float], theirs: Iterable[float]) -> list[float]:
+def ratios(ours: Iterable[float], theirs: Iterable[float]) -> list[float]:
+    """Return how many times as much ours is, by round."""
     return [one / two for one, two in zip(ours, theirs, strict=True)]
 
 
@@ -245,7 +246,7 @@ def main() -> int:
             stack.enter_context(started([*way.server, "iperf3", "-s"]))
             stack.enter_context(started([*way.server, sys.executable, "-c", SINK]))
             reach = [*way.client, "ping", "-n", "-c", "1", "-W", "1", way.address]
-            wait_until(partial(_succeeds, reach), SETTLED_S, f"nothing passes by {way.title}")
+            wait_until(partial(succeeds, reach), SETTLED_S, f"nothing passes by {way.title}")
         good = True
         for setting, word in ((1, "on"), (0, "off")):
             for host in lab.hosts:
@@ -259,7 +260,8 @@ def main() -> int:
     return 0 if good else 1
 
 
-def _succeeds(argv: Sequence[str]) -> bool:
+def succeeds(argv: Sequence[str]) -> bool:
+    """Return whether a program ends with status 0."""
     return run(argv).status == 0
 
 

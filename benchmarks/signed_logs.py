@@ -13,7 +13,7 @@ import argparse
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from netgossip.join.identity import Identity
 from netgossip.records.merge import Merge
@@ -28,6 +28,7 @@ LABEL = bytes(16)
 VALUE_BYTES = 300
 """Of an endpoint's record."""
 OFTEN = 200
+COLUMNS = ("without", "with proofs")
 
 
 def main() -> None:
@@ -39,17 +40,27 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    found: dict[tuple[str, bool], list[float]] = {}
+    show(medians(options))
+
+
+def medians(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Return each figure by its name, without proofs and with them."""
+    found: dict[str, dict[str, list[float]]] = {}
     for number in range(options.rounds):
-        for signs in (False, True):
-            for name, value in measured(options, signs=signs, seed=number):
-                found.setdefault((name, signs), []).append(value)
-    print(f"{'':56} {'without':>10} {'with proofs':>12}")
-    for name in dict.fromkeys(name for name, _ in found):
-        cells = [
-            f"{statistics.median(found[name, signs]):.1f}" if (name, signs) in found else ""
-            for signs in (False, True)
-        ]
+        for signs, column in enumerate(COLUMNS):
+            for name, value in measured(options, signs=bool(signs), seed=number):
+                found.setdefault(name, {}).setdefault(column, []).append(value)
+    return {
+        name: {column: statistics.median(values) for column, values in columns.items()}
+        for name, columns in found.items()
+    }
+
+
+def show(figures: Mapping[str, Mapping[str, float]]) -> None:
+    """Print them."""
+    print(f"{'':52} {COLUMNS[0]:>10} {COLUMNS[1]:>12}")
+    for name, columns in figures.items():
+        cells = [f"{columns[column]:.1f}" if column in columns else "" for column in COLUMNS]
         print(f"{name:52} {cells[0]:>10} {cells[1]:>12}")
 
 
