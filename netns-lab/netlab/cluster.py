@@ -23,9 +23,10 @@ def start_agents(hosts: Sequence[Host]) -> None:
 
 
 def form_cluster(hosts: Sequence[Host]) -> None:
-    """Run `init` on the first, `join` on the others. Returns when every host sees every other one alive."""
-    first, *others = hosts
-    first.must(["netagent", "init"])
+    """Run `init` on the first that is not behind NAT, `join` on the others. The cluster encrypts if any host is
+    behind NAT: others reach it by the tunnel only. Returns when every host sees every other one alive."""
+    first, *others = sorted(hosts, key=lambda host: host.is_behind_nat)
+    first.must(["netagent", "init", *(["--encrypt"] if any(one.is_behind_nat for one in hosts) else [])])
     if others:
         token = first.must(["netagent", "invite", "--ttl", "10m", "--uses", str(len(others))])
         with ThreadPoolExecutor(max_workers=4) as pool:

@@ -4,6 +4,11 @@ Faults are declarative: the whole rule set is generated from `Faults` and instal
 the rule set without faults. The rules are on the bridge between the ports, where no host can see or repair them, and
 drop silently, as cables and distant firewalls do. nftables itself draws random loss; the `netem` module, which many
 small kernels lack, is not needed.
+
+A host behind NAT is plugged into a router of its own, a namespace too, which has the host's address on the fabric:
+
+    fabric ── h3 (cable) ── outside [router h3] inside ── eth0 [host h3]
+                           192.0.2.3          192.168.1.1  192.168.1.2
 """
 
 from __future__ import annotations
@@ -25,6 +30,20 @@ SECOND_INTERFACE = "eth1"
 SECOND_NETWORKS = (ip_network("198.51.100.0/24"), ip_network("2001:db8:0:1::/64"))
 """Networks of second uplinks, in further documentation networks; a host's last number and the family are the same in
 both."""
+NAT_INSIDE, NAT_HOST = ip_interface("192.168.1.1/24"), ip_interface("192.168.1.2/24")
+"""Behind every router the same addresses, as behind routers at home."""
+NAT_RULES = """
+table ip nat {
+    chain out {
+        type nat hook postrouting priority srcnat; policy accept;
+        oifname "outside" masquerade
+    }
+    chain in {
+        type filter hook forward priority filter; policy accept;
+        iifname "outside" ct state != { established, related } drop
+    }
+}
+"""
 ANY_SEGMENTS = 65535
 """The kernel's default (GSO_MAX_SEGS)."""
 HOST_INTERFACE = "eth0"
@@ -40,6 +59,10 @@ class Fabric:
     def host_namespace(self, host: str) -> str:
         """Return the name of a host for `ip netns`."""
         return f"{self._lab}-{host}"
+
+    def router_namespace(self, host: str) -> str:
+        """Return the name of the router before a host behind NAT, for `ip netns`."""
+        return f"{self._lab}-{host}-nat"
 
     def create(self) -> None:
         """Create the empty bridge."""
@@ -71,6 +94,35 @@ class Fabric:
             f"link set {HOST_INTERFACE} up",
         )
 
+    def plug_in_behind_nat(self, host: str, address: str) -> None:
+        """Create a host's network namespace, and before it a router that hides the host behind this address."""
+        namespace, router = self.host_namespace(host), self.router_namespace(host)
+        for one in (router, namespace):
+            must(["ip", "netns", "add", one])
+        ip(
+            self.namespace,
+            f"link add {host} type veth peer name outside netns {router}",
+            f"link set {host} master {BRIDGE} up",
+        )
+        ip(
+            router,
+            "link set lo up",
+            f"address add {_with_length(address)} dev outside",
+            "link set outside up",
+            f"link add inside type veth peer name {HOST_INTERFACE} netns {namespace}",
+            f"address add {NAT_INSIDE} dev inside",
+            "link set inside up",
+        )
+        must(["ip", "netns", "exec", router, "sysctl", "-qw", "net.ipv4.ip_forward=1"])
+        must(["ip", "netns", "exec", router, "nft", "-f", "-"], stdin=NAT_RULES)
+        ip(
+            namespace,
+            "link set lo up",
+            f"address add {NAT_HOST} dev {HOST_INTERFACE}",
+            f"link set {HOST_INTERFACE} up",
+            f"route add default via {NAT_INSIDE.ip}",
+        )
+
     def plug_in_second(self, host: str, address: str) -> str:
         """Add another cable, to a bridge of its own; return the address that the host has there."""
         network = next(one for one in SECOND_NETWORKS if one.version == ip_address(address).version)
@@ -89,11 +141,18 @@ class Fabric:
         return second
 
     def readdress(self, host: str, old: str, new: str) -> None:
-        """Replace the host's address, as a new lease does: for a moment it has none."""
+        """Replace the host's address, as a new lease does: for a moment it has none. Of a host behind NAT, its
+        router's."""
+        router = self.router_namespace(host)
+        namespace, interface = (
+            (router, "outside")
+            if router in named_namespaces()
+            else (self.host_namespace(host), HOST_INTERFACE)
+        )
         ip(
-            self.host_namespace(host),
-            f"address del {_with_length(old)} dev {HOST_INTERFACE}",
-            f"address add {_with_length(new)} dev {HOST_INTERFACE} {_at_once(new)}",
+            namespace,
+            f"address del {_with_length(old)} dev {interface}",
+            f"address add {_with_length(new)} dev {interface} {_at_once(new)}",
         )
 
     def cut_cable(self, host: str) -> None:
@@ -102,8 +161,9 @@ class Fabric:
             run(["ip", "-n", self.namespace, "link", "set", cable, "down"])
 
     def unplug(self, host: str) -> None:
-        """Remove a host's network namespace, and with it both ends of the cable."""
-        run(["ip", "netns", "delete", self.host_namespace(host)])
+        """Remove a host's network namespace, and with it both ends of the cable, and its router."""
+        for namespace in (self.host_namespace(host), self.router_namespace(host)):
+            run(["ip", "netns", "delete", namespace])
         run(["ip", "-n", self.namespace, "link", "delete", host])
 
     def apply(self, faults: Faults, plugged: list[str]) -> None:

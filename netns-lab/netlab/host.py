@@ -42,6 +42,7 @@ class Host:
     def __init__(self, name: str, state: HostState, fabric: Fabric, folder: Path) -> None:
         self.name = name
         self.address = state.address
+        self.is_behind_nat = state.behind_nat
         self.log_file = folder / "agent.log"
         self._state = state
         self._fabric = fabric
@@ -69,7 +70,8 @@ class Host:
             raise LabError(f"{self.name} already has power", exit_status=4)
         self._disk.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._fabric.unplug(self.name)  # remove the cable of a host that died by itself
-        self._fabric.plug_in(self.name, self.address)
+        plug_in = self._fabric.plug_in_behind_nat if self.is_behind_nat else self._fabric.plug_in
+        plug_in(self.name, self.address)
         try:
             self._state.init = self._start_keeper()
             self._write_configuration()

@@ -68,7 +68,7 @@ class Lab:
             self._fabric.create()
             with self._file.change() as state:
                 for name, address in topology.hosts.items():
-                    state.hosts[name] = HostState(address)
+                    state.hosts[name] = HostState(address, behind_nat=name in topology.nat)
                     self._host(state, name).boot()
                 self._fabric.apply(state.faults, list(state.hosts))
                 hosts = [self._host(state, name) for name in state.hosts]
@@ -283,7 +283,7 @@ class Lab:
 
     def _host_names(self) -> re.Pattern[str]:
         """Return the pattern of the names of this lab's namespaces and control groups."""
-        return re.compile(rf"{re.escape(self.folder.name)}-h[0-9]+")
+        return re.compile(rf"{re.escape(self.folder.name)}-h[0-9]+(-nat)?")
 
     def _host(self, state: LabState, name: str) -> Host:
         if name not in state.hosts:

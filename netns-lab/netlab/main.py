@@ -92,6 +92,13 @@ def _of_the_lab(add: Add) -> None:
     size.add_argument("--hosts", type=int, default=3, metavar="N", help="how many (default 3)")
     size.add_argument("--topology", type=Path, metavar="FILE", help="TOML: hosts, networks and containers")
     up.add_argument("--ipv6", action="store_true", help="hosts have IPv6 addresses only, 2001:db8::1 ...")
+    up.add_argument(
+        "--nat",
+        metavar="HOST",
+        action="append",
+        default=[],
+        help="put this host behind a router with address translation (may be repeated); the cluster then encrypts",
+    )
     up.add_argument("--no-join", action="store_true", help="start the agents without forming a cluster")
     up.add_argument("--no-agent", action="store_true", help="boot the hosts only")
     up.add_argument("--runtimes", action="store_true", help="with Docker and Podman, which the agents serve")
@@ -187,10 +194,14 @@ def _up(lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
         raise LabError(
             "--ipv6 does not go with a topology file: write ipv6 = true into the file", exit_status=2
         )
+    if arguments.topology and arguments.nat:
+        raise LabError(
+            '--nat does not go with a topology file: write nat = ["h3"] into the file', exit_status=2
+        )
     plan = (
         topology.from_file(arguments.topology)
         if arguments.topology
-        else topology.of_hosts(arguments.hosts, ipv6=arguments.ipv6)
+        else topology.of_hosts(arguments.hosts, ipv6=arguments.ipv6, nat=arguments.nat)
     )
     lab.up(plan, join=not arguments.no_join, agents=not arguments.no_agent, runtimes=arguments.runtimes)
     print(

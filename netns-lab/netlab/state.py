@@ -30,6 +30,8 @@ class HostState:
     """A host; `init` is its process 1 while it has power."""
 
     address: str
+    behind_nat: bool = False
+    """The address is that of a router, behind which the host is."""
     init: ProcessId | None = None
     agent_wanted: bool = False
     """The agent was running, so booting the host starts it again."""
@@ -128,6 +130,7 @@ def _decode(raw: dict[str, Any]) -> LabState:
     hosts = {
         name: HostState(
             address=host["address"],
+            behind_nat=host["behind_nat"],
             init=ProcessId(**host["init"]) if host["init"] else None,
             agent_wanted=host["agent_wanted"],
             dockerd_wanted=host["dockerd_wanted"],

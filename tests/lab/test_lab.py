@@ -349,6 +349,9 @@ def test_topology_files(tmp_path: Path) -> None:
     assert plan.hosts == {"h1": "192.0.2.1", "h2": "192.0.2.2"}
     assert plan.networks == [["app"]]
     assert (plan.containers["db"].host, plan.containers["db"].command) == ("h2", ["sleep", "9"])
+    assert not plan.nat
+    file.write_text("hosts = 2\nnat = ['h2']\n")
+    assert from_file(file).nat == {"h2"}
     file.write_text("hosts = 17\nipv6 = true\n")
     assert from_file(file).hosts["h17"] == "2001:db8::11"
 
@@ -361,6 +364,8 @@ def test_topology_files(tmp_path: Path) -> None:
         ("hosts = [", "not valid TOML"),
         ("host = 3", "unknown key host"),
         ("ipv6 = 1", "true or false"),
+        ("nat = ['h9']", "h9"),
+        ("ipv6 = true\nnat = ['h1']", "IPv4"),
         ("networks = ['app']", "list of texts"),
         ("[container.a]\nhost = 'h9'", "h9"),
         ("[container.a]\nhost = 'h1'\nimage = 'x'", "unknown key image"),
@@ -396,3 +401,24 @@ def test_a_host_gets_another_address_and_a_second_uplink(bare_lab: Lab) -> None:
     assert lab_command(bare_lab, "uplink", "h1").stdout == "198.51.100.1\n"
     assert lab_command(bare_lab, "uplink", "h2").stdout == "198.51.100.22\n"
     await_reached(bare_lab, "h1", "198.51.100.22")
+
+
+def test_hosts_behind_nat_reach_others_and_are_not_reached(new_lab: Callable[[], Lab]) -> None:
+    lab = new_lab()
+    up = lab_command(lab, "up", "--no-agent", "--nat", "h2", "--nat", "h3")
+    assert up.stdout == "3 hosts are up: h1 192.0.2.1, h2 192.0.2.2, h3 192.0.2.3\n", up.stderr
+    addresses = {lab.host(name).must(["hostname", "-I"]) for name in ("h2", "h3")}
+    assert len(addresses) == 1, "each has its own network behind its router, with the same addresses"
+    for name in ("h2", "h3"):
+        await_reached(lab, name, "192.0.2.1")
+    h1 = lab.host("h1")
+    h1.must(["ip", "route", "add", "192.168.1.0/24", "via", "192.0.2.3"])
+    assert not reaches(lab, "h1", "192.168.1.2")
+    assert lab_command(lab, "address", "h3", "192.0.2.33").status == 0
+    await_reached(lab, "h3", "192.0.2.1")
+    await_reached(lab, "h1", "192.0.2.33")
+    lab.power_off("h3")
+    lab.power_on("h3")
+    await_reached(lab, "h3", "192.0.2.1")
+    assert not reaches(lab, "h1", "192.0.2.3")
+    assert lab_command(lab, "down").status == 0
