@@ -8,6 +8,7 @@ SHELL := /bin/bash
 # Debian's own Python: the product supports 3.11 and later.
 PYTHON ?= /usr/bin/python3
 PYTEST_ARGS ?=
+LOCK_ARGS ?=
 
 # sudo and cron may leave little of the path.
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -40,7 +41,7 @@ lint: setup ## style and types
 	@mypy
 	@MYPYPATH=netns-lab mypy -p netlab
 	@MYPYPATH=netns-lab:benchmarks:tests mypy benchmarks/*.py
-	@MYPYPATH=packaging mypy packaging/manual.py packaging/deb.py
+	@MYPYPATH=packaging mypy packaging/*.py
 	@mypy docs/generate.py docs/site/hook.py docs/site/pictures.py
 	@MYPYPATH=tests:netns-lab:benchmarks mypy $$(find tests -name '*.py' ! -path 'tests/dns/*')
 	@MYPYPATH=netns-lab mypy tests/dns/*.py
@@ -68,6 +69,18 @@ test-long: setup lint ## all tests, with new examples; the long cuts and soaks t
 .PHONY: deb
 deb: packages-demo .venv/.product ## a Debian package with a Python environment of its own, in dist/
 	@.venv/bin/python packaging/deb.py
+
+.PHONY: lock
+lock: .venv/.release ## lock a release's libraries by version and hash; with LOCK_ARGS=--upgrade the newest
+	@.venv/bin/python packaging/lock.py $(LOCK_ARGS)
+
+.PHONY: sbom
+sbom: packages-demo ## which libraries a release contains (CycloneDX), in dist/
+	@$(PYTHON) packaging/bill_of_materials.py dist/netagent.cdx.json
+
+.PHONY: audit
+audit: .venv/.release ## known vulnerabilities of these: "Error 1" if there are, "Error 3" if nobody could be asked
+	@.venv/bin/python packaging/audit.py
 
 .PHONY: image
 image: ## a container image, netagent:latest, by podman or docker
@@ -98,6 +111,11 @@ packages-demo packages-test: packages-%:
 	@echo "== Python packages that netagent and its tests need"
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ .venv/.product
+
+.venv/.release: pyproject.toml | .venv/bin/python
+	@echo "== Python packages that lock and audit a release"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[release]'
+	@touch $@
 
 .venv/.site: pyproject.toml | .venv/bin/python
 	@echo "== Python packages that make the site"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from boot.machine import ROOT
 from boot.test_systemd import hosts
+from packaging.utils import canonicalize_name
 
 pytestmark = [pytest.mark.lab, pytest.mark.boot, pytest.mark.long, pytest.mark.timeout(400)]
 
@@ -31,6 +33,16 @@ def test_the_package_comes_runs_is_upgraded_and_goes(tmp_path: Path) -> None:
         assert machine.run("stat", "-c", "%a %G", "/run/netagent/netagent-ro.sock") == "660 netagent-ro\n"
         assert "netagent network prune" in machine.run("man", "--pager=cat", "netagent")
         assert "docker.mirror" in machine.run("man", "--pager=cat", "netagent.toml")
+        bill = json.loads(machine.run("cat", "/usr/share/doc/netagent/bill-of-materials.cdx.json"))
+        named = {
+            f"{one['name']} {one['version']}" for one in (*bill["components"], bill["metadata"]["component"])
+        }
+        assert bill == json.loads(package.with_suffix(".cdx.json").read_text())
+        list_them = (
+            "import importlib.metadata as m; [print(one.name, one.version) for one in m.distributions()]"
+        )
+        shipped = machine.run("/usr/lib/netagent/bin/python", "-c", list_them).splitlines()
+        assert named == {f"{canonicalize_name(name)} {version}" for name, version in map(str.split, shipped)}
         compiled = machine.run(
             "sh", "-c", "find /usr/lib/netagent -name '*.pyc' | grep -c netagent/daemon/__pycache__/agent[.]"
         )
