@@ -182,6 +182,7 @@ PERFORMS = {
     "netagent.datapath.endpoint.dns_redirect",
     "netagent.datapath.host.underlay",
     "netagent.tunnel.device",
+    "netagent.tunnel.kernel",
     "netagent.tunnel.wireguard_go",
     "netagent.datapath.host.underlay_watch",
     "netagent.firewall.driver",

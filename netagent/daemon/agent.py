@@ -62,7 +62,7 @@ from netagent.page.site import Site
 from netagent.registry.view import RegistryView
 from netagent.rpc.messages import Drops
 from netagent.state_dir import ClusterKeys, Revocation, StateDir
-from netagent.tunnel.wireguard_go import require_program
+from netagent.tunnel.device import require_backend
 from netgossip.join.identity import PRIVATE_KEY_BYTES
 from netgossip.join.invitation import Token
 from netgossip.types import Address
@@ -394,7 +394,7 @@ class Agent:
         """Join at the address that the other members can reach; go back to the former one if that fails."""
         given, before = admission.credentials, self.underlay
         if given.encrypts:
-            require_program()  # or it would be a member that reaches none of the others' containers
+            await require_backend()  # or it would be a member that reaches none of the others' containers
         keys = ClusterKeys(given.cluster_id, given.cluster, given.domain, given.keys, encrypts=given.encrypts)
         if admission.underlay != before:
             await self._move(admission.underlay)

@@ -29,6 +29,7 @@ from netagent.firewall.guard import Guard
 from netagent.model.ids import ClusterId
 from netagent.projection import mac_announcer
 from netagent.tunnel.device import TunnelDevice
+from netagent.tunnel.genetlink import NETLINK_GENERIC
 
 _NO_COOKIES: Final = "the kernel can't tell network namespaces apart by a cookie, which takes Linux 5.14"
 
@@ -43,6 +44,7 @@ class HostKernel:
     def __init__(self, memory: Path) -> None:
         with ExitStack() as undo:
             self._netlink = undo.enter_context(closing(Netlink(open_socket())))
+            self._generic = undo.enter_context(closing(Netlink(open_socket(NETLINK_GENERIC))))
             frames = undo.enter_context(closing(mac_announcer.open_socket()))
             notifications = undo.enter_context(closing(open_notification_socket()))
             rules = undo.enter_context(closing(nftables.open_socket()))
@@ -94,7 +96,7 @@ class HostKernel:
 
     def tunnel_device(self, cluster_id: ClusterId) -> TunnelDevice:
         """Return the device of the encrypted tunnel; nothing is made yet."""
-        return TunnelDevice(self._netlink, cluster_id)
+        return TunnelDevice(self._netlink, self._generic, cluster_id)
 
     def _devices_changed(self, devices: Mapping[int, str], ports: Mapping[int, str]) -> None:
         self.bridge_nf_bypass.set_ports(ports)

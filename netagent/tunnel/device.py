@@ -1,8 +1,12 @@
-"""The tunnel's device: created or adopted, kept with its process, and given its peers.
+"""The tunnel's device: created or adopted, kept with what encrypts, and given its peers.
+
+The kernel's WireGuard encrypts where the kernel has it, and else wireguard-go. Which one is decided whenever nothing
+encrypts yet: at the agent's start, and after what did has ended. A device of the other kind is then replaced. Until
+the new one stands there is no route into the tunnel; the firewall lets VXLAN leave by no device of another name.
 
 Callers say what they want by `ensure` and `set_peers`, at any time and in any order; `run` keeps it, also when
-wireguard-go dies. Cancelling `run` (the agent stops) leaves device and process alone, and the next agent adopts both
-without interrupting a session. Only `remove` takes them away.
+wireguard-go dies or another program deletes the device. Cancelling `run` (the agent stops) leaves device and process
+alone, and the next agent adopts both without interrupting a session. Only `remove` takes them away.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
 from typing import Final, Literal, TypeAlias
@@ -17,8 +22,11 @@ from typing import Final, Literal, TypeAlias
 import trio
 
 from netagent.datapath.netlink.link import (
+    WIREGUARD_KIND,
     LinkMessage,
     address_dump,
+    choose_index,
+    create_wireguard,
     decode_address,
     decode_link,
     delete_address,
@@ -28,7 +36,7 @@ from netagent.datapath.netlink.link import (
     set_address,
     set_link,
 )
-from netagent.datapath.netlink.route_socket import Netlink
+from netagent.datapath.netlink.route_socket import Netlink, open_socket
 from netagent.datapath.state import is_ours
 from netagent.errors import FailedError, RefusedError
 from netagent.events.channel import event
@@ -36,8 +44,9 @@ from netagent.events.kinds import EventKind
 from netagent.log import Limited
 from netagent.model.ids import ClusterId
 from netagent.tunnel import wireguard_go
+from netagent.tunnel.genetlink import NETLINK_GENERIC
+from netagent.tunnel.kernel import KernelDevice, find_family
 from netagent.tunnel.peer import DeviceReading, PeerState, ReadPeer, TunnelPeer, peer_changes
-from netagent.tunnel.uapi import GET, UapiError, check_done_untrusted, encode_set, parse_state_untrusted
 from netagent.tunnel.wireguard_go import WireguardGoProcess
 
 TUNNEL_NAME: Final = "nx-tunnel"
@@ -47,8 +56,7 @@ Backend: TypeAlias = Literal["kernel", "wireguard-go"]
 
 _TUN_KIND: Final = "tun"
 _LOOK_S: Final = 10.0
-"""How often the process is asked for its state: one that hangs is replaced, and peers' endpoints are known when one
-dies."""
+"""How often the state is read: a process that hangs is replaced, and peers' endpoints are known when one dies."""
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 10.0
 _STEADY_S: Final = 30.0
@@ -72,10 +80,14 @@ def tunnel_alias(cluster_id: ClusterId) -> str:
 
 
 class TunnelDevice:
-    """One WireGuard device in the namespace of `netlink`, which is also the calling thread's."""
+    """One WireGuard device in the calling thread's namespace, to which both sockets belong. `generic` is one for
+    generic netlink."""
 
-    def __init__(self, netlink: Netlink, cluster_id: ClusterId, *, name: str = TUNNEL_NAME) -> None:
+    def __init__(
+        self, netlink: Netlink, generic: Netlink, cluster_id: ClusterId, *, name: str = TUNNEL_NAME
+    ) -> None:
         self._netlink = netlink
+        self._generic = generic
         self._alias = tunnel_alias(cluster_id)
         self.name = name
         self._wanted: _Wanted | None = None
@@ -83,23 +95,23 @@ class TunnelDevice:
         """None: not said yet, so that an adopted device keeps those it has."""
         self._seen: Mapping[bytes, ReadPeer] = {}
         """As last read: a new process is told where peers were heard last."""
-        self._process: WireguardGoProcess | None = None
+        self._engine: KernelDevice | WireguardGoProcess | None = None
         self._lock = trio.Lock()
         self._news = trio.Event()
         self.starts = 0
-        """Processes started by this agent."""
+        """Processes of wireguard-go started by this agent."""
         self.trouble = ""
         """Why there is no device that works; empty: there is one, or none is wanted."""
 
     @property
     def backend(self) -> Backend | None:
         """What encrypts; None: nothing yet."""
-        return None if self._process is None else "wireguard-go"
+        return None if self._engine is None else self._engine.backend
 
     @property
     def process_id(self) -> int | None:
         """Of wireguard-go; None while there is none."""
-        return self._process.process_id if self._process is not None else None
+        return self._engine.process_id if self._engine is not None else None
 
     # --- what callers want --------------------------------------------------------------------------------------
 
@@ -126,15 +138,15 @@ class TunnelDevice:
         """
         before, self._peers = self._peers or {}, dict(peers)
         async with self._lock:
-            if self._process is not None:
-                await self._apply_peers(before, repoint)
+            if self._engine is not None:
+                await self._apply_peers(self._engine, before, repoint)
 
     async def states(self) -> Mapping[bytes, PeerState]:
         """Return what the device knows of its peers, by public key; nothing while there is no device. FailedError."""
         async with self._lock:
-            if self._process is None:
+            if self._engine is None:
                 return {}
-            reading = await self._read()
+            reading = await self._read(self._engine)
         now_s = time.time()
         return {key: peer.state(now_s) for key, peer in reading.peers.items()}
 
@@ -163,49 +175,47 @@ class TunnelDevice:
                 pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
                 await self._restore()
         finally:
-            if self._process is not None:
-                self._process.close()
-                self._process = None
+            if self._engine is not None:
+                self._engine.close()
+                self._engine = None
 
     async def _watch(self) -> None:
-        """Return when something is wanted and no process does it."""
+        """Return when something is wanted and nothing does it."""
         while True:
-            process, self._news = self._process, trio.Event()
-            if process is None:
+            engine, self._news = self._engine, trio.Event()
+            if engine is None:
                 if self._wanted is not None:
                     return
                 await self._news.wait()
                 continue
             with trio.move_on_after(_LOOK_S):
-                await process.ended()
-                await self._lose(process)
+                await engine.ended()
+                await self._lose(engine)
                 continue
-            await self._look(process)
+            await self._look(engine)
 
-    async def _look(self, process: WireguardGoProcess) -> None:
+    async def _look(self, engine: KernelDevice | WireguardGoProcess) -> None:
         async with self._lock:
-            if self._process is not process:
+            if self._engine is not engine:
                 return
             try:
-                await self._read()
+                await self._read(engine)
             except FailedError as error:
-                _log.warning(
-                    "%s; killing process %d", error, process.process_id, extra=event(EventKind.REPAIR)
-                )
-                process.kill()
+                _log.warning("%s; starting anew", error, extra=event(EventKind.REPAIR))
+                engine.kill()
 
-    async def _lose(self, process: WireguardGoProcess) -> None:
+    async def _lose(self, engine: KernelDevice | WireguardGoProcess) -> None:
         async with self._lock:
-            if self._process is not process:  # `remove` has ended it
+            if self._engine is not engine:  # `remove` has ended it
                 return
-            self._process = None
-            process.close()
-        self._note(f"wireguard-go, process {process.process_id}, has ended")
+            self._engine = None
+            engine.close()
+        self._note(engine.ending)
 
     async def _restore(self) -> None:
         async with self._lock:
             wanted = self._wanted  # inside the lock: `remove` may have come first
-            if wanted is None or self._process is not None:
+            if wanted is None or self._engine is not None:
                 return
             try:
                 await self._bring_up(wanted)
@@ -223,39 +233,61 @@ class TunnelDevice:
 
     async def _bring_up(self, wanted: _Wanted) -> None:
         try:
-            link = await self._ensure_link(wanted)
-            if self._process is None:
-                self._process = await self._ensure_process()
-            reading = await self._read()
+            if self._engine is None:
+                link, self._engine = await self._ensure_engine(wanted)
+            else:
+                link = await self._ensure_link(wanted, _kind_of(self._engine))
+            reading = await self._read(self._engine)
             key = wanted.private_key if reading.private_key != wanted.private_key else None
             port = wanted.port if reading.port != wanted.port else None
             if key is not None or port is not None:
-                await self._set(encode_set(private_key=key, port=port))
+                await self._engine.configure(private_key=key, port=port)
             await self._ensure_addresses(link, wanted)
-            await self._apply_peers(self._peers or {}, ())
+            await self._apply_peers(self._engine, self._peers or {}, ())
         except OSError as error:
             raise FailedError(
                 f"the encrypted tunnel's device {self.name} cannot be set up: {error}", thing=self.name
             ) from error
         self.trouble = ""
 
-    async def _ensure_link(self, wanted: _Wanted) -> LinkMessage:
+    async def _ensure_engine(self, wanted: _Wanted) -> tuple[LinkMessage, KernelDevice | WireguardGoProcess]:
+        family = await find_family(self._generic)
+        if family is None:
+            return await self._ensure_link(wanted, _TUN_KIND), await self._ensure_process()
+        link = await self._ensure_link(wanted, WIREGUARD_KIND)
+        return link, KernelDevice(self._netlink, self._generic, family, link)
+
+    async def _ensure_link(self, wanted: _Wanted, kind: str) -> LinkMessage:
         link = await self._find_link()
-        if link is None:
-            wireguard_go.require_program()
-            await trio.to_thread.run_sync(wireguard_go.create_tun, self.name)
-            link = await self._find_link()
-            if link is None:
-                raise OSError(f"{self.name} has gone")
-            await self._netlink.execute_one(mark_link(link.index, self._alias, wanted.mtu_bytes))
-        elif not _is_taken_up(link):
+        if link is not None and not _is_taken_up(link):
             raise RefusedError(
                 f"the name {self.name} belongs to another program's device",
                 code="tunnel-name-taken",
                 thing=self.name,
                 hint=f"rename or remove it: ip link delete {self.name}",
             )
+        if link is not None and link.kind != kind:
+            await self._take_away()  # also its process, which has the port
+            link = None
+        if link is None:
+            link = await self._create_link(wanted, kind)
         elif link.alias != self._alias:
+            await self._netlink.execute_one(mark_link(link.index, self._alias, wanted.mtu_bytes))
+        return link
+
+    async def _create_link(self, wanted: _Wanted, kind: str) -> LinkMessage:
+        if kind == WIREGUARD_KIND:
+            requests = create_wireguard(self.name, choose_index(), self._alias, wanted.mtu_bytes)
+            for error in await self._netlink.execute(requests):
+                if error is not None:
+                    raise error
+        else:
+            wireguard_go.require_program()
+            await trio.to_thread.run_sync(wireguard_go.create_tun, self.name)
+        link = await self._find_link()
+        if link is None:
+            raise OSError(f"{self.name} has gone")
+        if kind != WIREGUARD_KIND:
             await self._netlink.execute_one(mark_link(link.index, self._alias, wanted.mtu_bytes))
         return link
 
@@ -287,8 +319,10 @@ class TunnelDevice:
         return None if message is None else decode_link(message.body)
 
     async def _take_away(self) -> None:
-        process = self._process or await wireguard_go.find_process(self.name)
-        self._process = None
+        process = await wireguard_go.find_process(self.name)
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
         if process is not None:
             await process.end()
             process.close()
@@ -297,45 +331,51 @@ class TunnelDevice:
         if link is not None and _is_taken_up(link):
             await self._netlink.execute_one(delete_link(self.name))
 
-    # --- the process --------------------------------------------------------------------------------------------
+    # --- peers --------------------------------------------------------------------------------------------------
 
-    async def _apply_peers(self, before: Mapping[bytes, TunnelPeer], repoint: Collection[bytes]) -> None:
+    async def _apply_peers(
+        self,
+        engine: KernelDevice | WireguardGoProcess,
+        before: Mapping[bytes, TunnelPeer],
+        repoint: Collection[bytes],
+    ) -> None:
         if self._peers is None:
             return
-        reading = await self._read_without_note()
+        reading = await engine.read()
         wanted = {key: self._placed(peer, reading) for key, peer in self._peers.items()}
         changes = peer_changes(reading.peers, wanted, before, repoint=repoint, now_s=time.time())
         if changes:
-            await self._set(encode_set(changes=changes))
-            await self._read()
+            await engine.configure(changes=changes)
+            await self._read(engine)
 
     def _placed(self, peer: TunnelPeer, reading: DeviceReading) -> TunnelPeer:
-        """Return the peer with the place it was last heard from, if the process is new and knows none."""
+        """Return the peer with the place it was last heard from, if the device is new and knows none."""
         last = self._seen.get(peer.public_key)
         if peer.public_key in reading.peers or last is None or not last.handshake_at_s:
             return peer
         return replace(peer, endpoint=last.peer.endpoint or peer.endpoint)
 
-    async def _read(self) -> DeviceReading:
-        reading = await self._read_without_note()
+    async def _read(self, engine: KernelDevice | WireguardGoProcess) -> DeviceReading:
+        reading = await engine.read()
         if reading.peers:
             self._seen = reading.peers
         return reading
 
-    async def _read_without_note(self) -> DeviceReading:
-        try:
-            return parse_state_untrusted(await wireguard_go.ask(self.name, GET))
-        except (OSError, UapiError) as error:
-            raise FailedError(f"wireguard-go does not answer: {error}", thing=self.name) from error
 
-    async def _set(self, request: bytes) -> None:
-        try:
-            check_done_untrusted(await wireguard_go.ask(self.name, request))
-        except (OSError, UapiError) as error:
-            raise FailedError(f"wireguard-go does not take its settings: {error}", thing=self.name) from error
+async def require_backend() -> None:
+    """Raise FailedError unless something on this host can encrypt. OSError."""
+    with closing(Netlink(open_socket(NETLINK_GENERIC))) as generic:
+        if await find_family(generic) is None:
+            wireguard_go.require_program()
+
+
+def _kind_of(engine: KernelDevice | WireguardGoProcess) -> str:
+    return WIREGUARD_KIND if isinstance(engine, KernelDevice) else _TUN_KIND
 
 
 def _is_taken_up(link: LinkMessage) -> bool:
-    """True for a device with our mark, and for one as an agent leaves it that is killed between making and marking
+    """True for a device with our mark, and for a tun as an agent leaves it that is killed between making and marking
     it. A program that uses its device has brought it up."""
-    return link.kind == _TUN_KIND and (is_ours(link.alias) or (not link.alias and not link.up))
+    if is_ours(link.alias):
+        return link.kind in {_TUN_KIND, WIREGUARD_KIND}
+    return link.kind == _TUN_KIND and not link.alias and not link.up

@@ -20,13 +20,23 @@ import signal
 import socket
 import struct
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import trio
 
 from netagent.errors import FailedError
-from netagent.tunnel.uapi import END, RESPONSE_LIMIT_BYTES, UapiError
+from netagent.tunnel.peer import DeviceReading, PeerChange
+from netagent.tunnel.uapi import (
+    END,
+    GET,
+    RESPONSE_LIMIT_BYTES,
+    UapiError,
+    check_done_untrusted,
+    encode_set,
+    parse_state_untrusted,
+)
 
 PROGRAM: Final = "wireguard-go"
 _SOCKETS: Final = Path("/run/wireguard")
@@ -56,7 +66,7 @@ def require_program() -> None:
     """Raise FailedError unless this host can encrypt by wireguard-go."""
     if find_program() is None:
         raise FailedError(
-            f"this host cannot encrypt: {PROGRAM} is not installed",
+            f"this host cannot encrypt: its kernel has no WireGuard, and {PROGRAM} is not installed",
             code="no-wireguard",
             thing=PROGRAM,
             hint=f"install it with: apt install {PROGRAM}",
@@ -91,10 +101,17 @@ def create_tun(name: str) -> None:
 class WireguardGoProcess:
     """A running process. Close it when it is no longer watched; the process lives on."""
 
+    backend: Final[Literal["wireguard-go"]] = "wireguard-go"
+
     def __init__(self, name: str, process_id: int, descriptor: int) -> None:
         self._name = name
         self.process_id = process_id
         self._descriptor = descriptor
+
+    @property
+    def ending(self) -> str:
+        """What to say when it has ended."""
+        return f"{PROGRAM}, process {self.process_id}, has ended"
 
     def close(self) -> None:
         """Stop watching."""
@@ -126,9 +143,26 @@ class WireguardGoProcess:
                 await self.ended()
                 return
 
-    async def ask(self, request: bytes) -> bytes:
-        """Send a request and return the whole response. OSError; UapiError when it is too long."""
-        return await ask(self._name, request)
+    async def read(self) -> DeviceReading:
+        """Read the device with its peers. FailedError."""
+        try:
+            return parse_state_untrusted(await _ask(self._name, GET))
+        except (OSError, UapiError) as error:
+            raise FailedError(f"{PROGRAM} does not answer: {error}", thing=self._name) from error
+
+    async def configure(
+        self,
+        *,
+        private_key: bytes | None = None,
+        port: int | None = None,
+        changes: Sequence[PeerChange] = (),
+    ) -> None:
+        """Make these changes. FailedError."""
+        request = encode_set(private_key=private_key, port=port, changes=changes)
+        try:
+            check_done_untrusted(await _ask(self._name, request))
+        except (OSError, UapiError) as error:
+            raise FailedError(f"{PROGRAM} does not take its settings: {error}", thing=self._name) from error
 
 
 async def find_process(name: str) -> WireguardGoProcess | None:
@@ -227,7 +261,7 @@ async def _connect(name: str) -> trio.socket.SocketType:
     return connection
 
 
-async def ask(name: str, request: bytes) -> bytes:
+async def _ask(name: str, request: bytes) -> bytes:
     """Send a request to the device's process and return the whole response. OSError, UapiError."""
     with trio.move_on_after(_ANSWER_S):
         with await _connect(name) as connection:

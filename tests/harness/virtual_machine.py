@@ -38,6 +38,19 @@ MODULES = (
     "net/sched/cls_bpf",
 )
 """In the order in which they depend on each other; those that are part of the kernel are left out."""
+TUNNEL_MODULES = (
+    "lib/crypto/libcurve25519-generic",
+    "net/ipv4/udp_tunnel",
+    "net/ipv6/ip6_udp_tunnel",
+    "arch/x86/crypto/poly1305-x86_64",
+    "lib/crypto/libchacha",
+    "arch/x86/crypto/chacha-x86_64",
+    "lib/crypto/libchacha20poly1305",
+    "arch/x86/crypto/curve25519-x86_64",
+    "drivers/net/wireguard/wireguard",
+    "drivers/net/tun",
+)
+"""Further ones, for WireGuard by the kernel and by wireguard-go."""
 PROGRAMS = ("busybox", "sh", "ip", "tc", "unshare", "setpriv", "nsenter")
 TOOLS = ("mount", "insmod", "sysctl", "ping", "kill", "sleep", "poweroff", "cat", "mkdir", "env")
 """Of busybox, by their own names. Its shell would take its own `ip` before the real one."""
@@ -116,19 +129,23 @@ def run_in_machine(
     python_path: Sequence[Path],
     command: Sequence[str],
     limit_s: float,
+    modules: Sequence[str] = MODULES,
+    tools: Sequence[str] = (),
 ) -> tuple[int, str]:
     """Boot the kernel and run Python with these arguments in `folder`; return its exit status and all that the
-    machine's console showed. `contents`: files and folders that it needs beside Python's own."""
+    machine's console showed. `contents`: files and folders that it needs beside Python's own; `tools`: programs
+    beside the usual ones."""
     archive = scratch / "initrd"
-    modules = _unpack_modules(kernel, scratch)
+    unpacked = _unpack_modules(kernel, scratch, modules)
     init = INIT.format(
-        modules=" ".join(map(str, modules)),
+        modules=" ".join(map(str, unpacked)),
         path=":".join(map(str, python_path)),
         folder=folder,
         command=" ".join([os.path.realpath(sys.executable), *command]),
     )
-    programs = [Path(found) for found in map(shutil.which, PROGRAMS) if found is not None]
-    assert len(programs) == len(PROGRAMS), f"{PROGRAMS} are needed"
+    needed = (*PROGRAMS, *tools)
+    programs = [Path(found) for found in map(shutil.which, needed) if found is not None]
+    assert len(programs) == len(needed), f"{needed} are needed"
     python = Path(os.path.realpath(sys.executable))
     stdlib = Path(sysconfig.get_path("stdlib"))
     wanted = [python, stdlib, *programs, *contents]
@@ -139,7 +156,7 @@ def run_in_machine(
         for name in TOOLS:
             initrd.add_link(Path("/bin", name), str(programs[0]))
         initrd.add_link(Path("/bin/sh"), str(programs[1]))
-        for path in [*wanted, *modules]:
+        for path in [*wanted, *unpacked]:
             initrd.add(path)
         libraries = [python, *programs, *stdlib.glob("lib-dynload/*.so"), *_extensions(contents)]
         for library in _libraries(libraries):
@@ -162,10 +179,10 @@ def run_in_machine(
     return int(ended[1]), text
 
 
-def _unpack_modules(kernel: Kernel, scratch: Path) -> list[Path]:
+def _unpack_modules(kernel: Kernel, scratch: Path, modules: Sequence[str]) -> list[Path]:
     """insmod of busybox reads no compressed ones."""
     unpacked = []
-    for name in MODULES:
+    for name in modules:
         for found in kernel.modules.glob(f"kernel/{name}.ko*"):
             octets = found.read_bytes()
             target = scratch / f"{Path(name).name}.ko"
@@ -176,8 +193,7 @@ def _unpack_modules(kernel: Kernel, scratch: Path) -> list[Path]:
 
 def _extensions(contents: Iterable[Path]) -> Iterator[Path]:
     for path in contents:
-        if path.is_dir():
-            yield from path.rglob("*.so")
+        yield from path.rglob("*.so") if path.is_dir() else [path]
 
 
 def _libraries(binaries: Iterable[Path]) -> set[Path]:

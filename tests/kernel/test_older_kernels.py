@@ -1,4 +1,5 @@
-"""The tests of service addresses and of flows, on the kernels of Debian's releases, in virtual machines.
+"""The tests of service addresses, flows and the kernel's WireGuard on the kernels of Debian's releases, in virtual
+machines.
 
 The kernel of the machine that runs these tests is but one; its version decides which programs the verifier accepts,
 which functions and fields there are, and how sock_diag answers. Debian's kernels are downloaded with apt.
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from harness.virtual_machine import fetch_kernel, run_in_machine
+from harness.virtual_machine import MODULES, TUNNEL_MODULES, fetch_kernel, run_in_machine
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 1500.0
@@ -25,8 +26,8 @@ NEEDS_FIREWALL = (
 pytestmark = [pytest.mark.kernel, pytest.mark.long, pytest.mark.timeout(2000)]
 
 PACKAGES = (
-    "_pytest", "attr", "attrs", "idna", "immutables", "iniconfig", "outcome", "packaging", "pluggy", "py.py",
-    "pygments", "pytest", "sniffio", "sortedcontainers", "trio",
+    "_pytest", "attr", "attrs", "cffi", "cryptography", "idna", "immutables", "iniconfig", "outcome", "packaging",
+    "pluggy", "py.py", "pygments", "pytest", "sniffio", "sortedcontainers", "trio",
 )  # fmt: skip
 OURS = ("netagent", "gossip/netgossip", "tests/harness")
 
@@ -66,7 +67,26 @@ def test_flows_on_the_kernel_of_bookworm(tmp_path: Path) -> None:
     _run_there("bookworm", tmp_path, "test_flows.py", options=options)
 
 
-def _run_there(debian: str, tmp_path: Path, *files: str, options: Sequence[str] = ()) -> None:
+@pytest.mark.parametrize("debian", ["bookworm", "trixie"])
+def test_the_tunnel_by_the_kernel_of(debian: str, tmp_path: Path) -> None:
+    _run_there(
+        debian,
+        tmp_path,
+        "kernel_tunnel.py",
+        options=["kernel_tunnel.py"],  # whose name pytest does not look for
+        modules=(*MODULES, *TUNNEL_MODULES),
+        tools=["wireguard-go"],
+    )
+
+
+def _run_there(
+    debian: str,
+    tmp_path: Path,
+    *files: str,
+    options: Sequence[str] = (),
+    modules: Sequence[str] = MODULES,
+    tools: Sequence[str] = (),
+) -> None:
     machine = tmp_path / "machine"
     machine.mkdir()
     (machine / "conftest.py").write_text(CONFTEST, "utf-8")
@@ -79,10 +99,17 @@ def _run_there(debian: str, tmp_path: Path, *files: str, options: Sequence[str] 
         kernel,
         tmp_path,
         folder=machine,
-        contents=[machine, *(site / name for name in PACKAGES), *(ROOT / name for name in OURS)],
+        contents=[
+            machine,
+            *(site / name for name in PACKAGES),
+            *site.glob("_cffi_backend.*.so"),
+            *(ROOT / name for name in OURS),
+        ],
         python_path=[ROOT, ROOT / "gossip", ROOT / "tests", site],
         command=["-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", *options],
         limit_s=LIMIT_S,
+        modules=modules,
+        tools=tools,
     )
     print(console)
     assert status == 0, f"{kernel.release}: {console[-4000:]}"

@@ -24,6 +24,9 @@ from netagent.model.subnet import MIN_IPV6_MTU_BYTES
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 
+WIREGUARD_KIND = "wireguard"
+"""The kernel's name for the type. Not a LinkKind: the reconciler has nothing to do with the device."""
+
 _IFF_UP, _IFF_NOARP, _IFF_LOWER_UP = 0x1, 0x80, 0x10000
 _IFA_F_NODAD, _IFA_F_PERMANENT, _IFA_F_NOPREFIXROUTE = 0x02, 0x80, 0x200
 
@@ -268,6 +271,16 @@ def create_veth(pair: VethPair, index: int) -> list[NetlinkRequest]:
     return [
         _link_request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, *attributes, index=index),
         mark_link(index, pair.alias, pair.mtu_bytes),
+    ]
+
+
+def create_wireguard(name: str, index: int, alias: str, mtu_bytes: int) -> list[NetlinkRequest]:
+    """Create a WireGuard device: down, without keys, and marked as ours (see device.create_link about the order)."""
+    kind = _attribute(_IFLA_LINKINFO, _attribute(_INFO_KIND, WIREGUARD_KIND.encode()))
+    attributes = [_name(name), _u32(_IFLA_MTU, mtu_bytes), kind]
+    return [
+        _link_request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, *attributes, index=index),
+        mark_link(index, alias, mtu_bytes),
     ]
 
 

@@ -62,9 +62,9 @@ class NetlinkMessage(NamedTuple):
     body: bytes
 
 
-def open_socket() -> socket.socket:
+def open_socket(protocol: int = socket.NETLINK_ROUTE) -> socket.socket:
     """Open a request socket of the calling thread's namespace (see netns.run_in_netns)."""
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
     sock.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
     sock.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
     sock.bind((0, 0))

@@ -22,7 +22,7 @@ from netagent.daemon.agent import Agent
 from netagent.datapath.host.uplink import Underlay, Uplinks
 from netagent.errors import FailedError, InputError, RefusedError
 from netagent.state_dir import ClusterKeys
-from netagent.tunnel import wireguard_go
+from netagent.tunnel import device, wireguard_go
 from netgossip.join.admission import Credentials
 from netgossip.join.identity import Identity
 from netgossip.join.invitation import Token
@@ -284,9 +284,13 @@ async def test_a_host_that_cannot_encrypt_does_not_enter_a_cluster_that_does(
         await trio.lowlevel.checkpoint()
         return join.Admission(replace(FOUND, encrypts=True), "192.0.2.1", FOUR)
 
+    async def no_family(_: object) -> None:
+        await trio.lowlevel.checkpoint()
+
     monkeypatch.setattr(module, "be_admitted", admit)
     program = tmp_path / "wireguard-go"
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(device, "find_family", no_family)
     with pytest.raises(FailedError, match=r"wireguard-go is not installed.*apt install wireguard-go"):
         await one.join([], TOKEN)
     assert (one.cluster, one._state.cluster_keys()) == (None, None)

@@ -1,8 +1,8 @@
 """A host's tunnel as a program of its own, in a namespace of its own.
 
-`python tunnel_host.py SOCKETS` waits for commands, a line of JSON each, and answers each by a line. SOCKETS is what
-it has as /run/wireguard, so that hosts of one machine do not meet there. It ends with its input, as an agent that
-stops: device and process stay.
+`python tunnel_host.py SOCKETS [--without-kernel]` waits for commands, a line of JSON each, and answers each by a
+line. SOCKETS is what it has as /run/wireguard, so that hosts of one machine do not meet there. It ends with its
+input, as an agent that stops: device and process stay. With `--without-kernel` it finds no WireGuard in the kernel.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import trio
 
@@ -20,6 +21,7 @@ from netagent.datapath.netlink.route_socket import Netlink, open_socket
 from netagent.errors import NetagentError
 from netagent.model.ids import ClusterId
 from netagent.tunnel.device import TunnelDevice
+from netagent.tunnel.genetlink import NETLINK_GENERIC
 from netagent.tunnel.peer import TunnelPeer
 
 CLUSTER = ClusterId("c1" * 16)
@@ -57,9 +59,16 @@ async def answer(device: TunnelDevice, command: str, said: dict[str, Any]) -> An
     return None
 
 
+async def no_family(_: object) -> None:
+    await trio.lowlevel.checkpoint()
+
+
 async def main() -> None:
-    with closing(Netlink(open_socket())) as netlink:
-        device = TunnelDevice(netlink, CLUSTER)
+    with (
+        closing(Netlink(open_socket())) as netlink,
+        closing(Netlink(open_socket(NETLINK_GENERIC))) as generic,
+    ):
+        device = TunnelDevice(netlink, generic, CLUSTER)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(device.run)
             while line := await trio.to_thread.run_sync(sys.stdin.readline):
@@ -73,5 +82,8 @@ async def main() -> None:
 
 if __name__ == "__main__":
     Path("/run/wireguard").mkdir(exist_ok=True)
+    if "--without-kernel" in sys.argv:
+        mock.patch("netagent.tunnel.device.find_family", no_family).start()
+        mock.patch("netagent.tunnel.wireguard_go._START_S", 60.0).start()  # in a virtual machine without KVM
     subprocess.run(["mount", "--bind", sys.argv[1], "/run/wireguard"], check=True)
     trio.run(main)
