@@ -57,8 +57,8 @@ class ClusterKeys:
     notes: Mapping[bytes, KeyNote] = field(default_factory=dict, repr=False)
     """By key. A file of the release before has none."""
     encrypts: bool = False
-    """The cluster encrypted containers' packets when this host entered. Beside the keys, because it must be known
-    before the cluster's records are, also to a host whose journal is lost."""
+    """This host sends containers' packets encrypted alone. Beside the keys, because it must be known before the
+    cluster's records are, also to a host whose journal is lost."""
 
     def note_of(self, key: bytes) -> KeyNote:
         """Return what is known of a key."""
@@ -135,6 +135,13 @@ class StateDir:
             path.unlink(missing_ok=True)
             key = _kept_key(path, fresh_key)
         return key
+
+    def tunnel_key_age_s(self, now_s: float) -> float:
+        """Return since when this host has that key; 0: it has none."""
+        try:
+            return max(now_s - self._tunnel_key_file.stat().st_mtime, 0.0)
+        except FileNotFoundError:
+            return 0.0
 
     @property
     def _tunnel_key_file(self) -> Path:

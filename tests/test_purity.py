@@ -43,6 +43,7 @@ PERFORMS = {
     "netagent.daemon.agent",
     "netagent.membership.group_label_keeper",  # since when, for people
     "netagent.commands.ring_keys",  # waits for the others
+    "netagent.commands.encryption",  # asks the others
     "netagent.keys.controller",
     "netagent.keys.ring_store",  # by this host's clock: since when it has a key
     "netagent.daemon.memory",

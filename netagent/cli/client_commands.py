@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from netagent import __version__
-from netagent.cli.render import Column, Printer, WatchedList, clean
+from netagent.cli.render import Column, Printer, WatchedList, clean, some
 from netagent.control.client import Client
 from netagent.errors import InputError, NetagentError
 from netagent.interface.cluster import AgentCommand, InitCommand, JoinCommand, RevokeCommand
 from netagent.interface.command import Command
 from netagent.interface.description import ApplyCommand, ExportCommand
+from netagent.interface.encryption import EncryptOffCommand, EncryptOnCommand, EncryptStatusCommand
 from netagent.interface.questions import (
     DoctorCommand,
     EventsCommand,
@@ -55,6 +56,10 @@ MAX_TOKEN_BYTES = 16 * 1024
 
 WAITING_S = 1.0
 """After this long without an answer, show what the command is waiting for."""
+
+ENCRYPT_S = 60.0
+"""Longest wait for all live hosts to encrypt, or to end it. WireGuard repeats a handshake every 5 s."""
+ENCRYPT_POLL_S = 0.3
 
 _NOTHING_KNOWN = "nothing is known here"
 """Printed instead of "there is none" where some hosts could not be asked."""
@@ -204,6 +209,52 @@ def revoke(session: CommandContext, request: RevokeCommand) -> int:
     lines, name = SHOWN[request.answer()]
     session.printer.one(answer, lambda: lines(session.printer, request, answer), name=name(answer))
     return DONE
+
+
+@runs(EncryptOnCommand)
+def encrypt_on(session: CommandContext, request: EncryptOnCommand) -> int:
+    """Turn encryption on."""
+    return _encrypt(session, request, "on")
+
+
+@runs(EncryptOffCommand)
+def encrypt_off(session: CommandContext, request: EncryptOffCommand) -> int:
+    """Turn encryption off."""
+    return _encrypt(session, request, "off")
+
+
+def _encrypt(session: CommandContext, request: Command[Any], wanted: str) -> int:
+    """Send the request; show each step of each host until all live hosts are there, or ENCRYPT_S have passed."""
+    from netagent.cli.screen import SHOWN
+
+    answer: Mapping[str, Any] = session.send(request)
+    printer, until = session.printer, time.monotonic() + ENCRYPT_S
+    shown: dict[str, str] = {}
+    while True:
+        if not printer.is_machine:
+            _show_steps(answer, shown)
+        if answer["state"] == wanted or time.monotonic() > until:
+            break
+        time.sleep(ENCRYPT_POLL_S)
+        answer = session.client.send(EncryptStatusCommand())
+    lines, name = SHOWN[request.answer()]
+    printer.one(answer, lambda: lines(printer, request, answer), name=name(answer))
+    if answer["state"] == wanted:
+        if answer["away"]:
+            said = f"{some(answer['away'])} did not answer, and will follow"
+            print(clean(f"netagent: {said}"), file=sys.stderr)
+        return DONE
+    warn(session, answer)
+    return NO
+
+
+def _show_steps(answer: Mapping[str, Any], shown: dict[str, str]) -> None:
+    """Print on standard error what has changed since the last time."""
+    for path in answer["paths"]:
+        text = f"{path['host']}: {path['state']}, the host is {path['stage'] or 'not heard yet'}"
+        if shown.get(path["host_id"]) != text:
+            shown[path["host_id"]] = text
+            print(clean(text), file=sys.stderr, flush=True)
 
 
 @runs(LookupCommand)

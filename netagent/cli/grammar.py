@@ -25,6 +25,7 @@ _WORDS = {
     "service": "services with an address of their own, published services, and services that are no containers",
     "config": "this host's configuration",
     "token": "tokens for programs that use the API of this host",
+    "encrypt": "whether what containers of different hosts send each other is encrypted",
     "keys": "the key that the hosts of the cluster seal gossip and records with",
     "name": "names that you add to networks",
 }

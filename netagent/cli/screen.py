@@ -544,6 +544,35 @@ def _rotated(_printer: Printer, _request: object, answer: Item) -> Iterator[str]
     yield "it is used once all live hosts have it, within seconds: `netagent keys list`"
 
 
+def _encryption(printer: Printer, _request: object, answer: Item) -> Iterator[str]:
+    by = f" by {answer['changed_by']}" if answer["changed_by"] else ""
+    on = f" on {answer['changed_on']}" if answer["changed_on"] else ""
+    at = f" at {moment(answer['changed_at'])}" if answer["changed_at"] else ""
+    since = f", changed{by}{on}{at}" if by or on or at else ""
+    yield _line("encryption", clean(f"{answer['state']}{since}"))
+    backend = f" ({answer['backend']})" if answer["backend"] else ""
+    keys = f", keys {span(answer['key_age_s'])} old" if answer["key_age_s"] else ""
+    yield _line("paths", f"{answer['encrypted']} of {len(answer['paths'])} encrypted{backend}{keys}")
+    yield _line("this host", _STAGES.get(answer["stage"]) or str(answer["stage"]))
+    for text in answer["waiting"]:
+        yield _line("waits", clean(text))
+    if answer["away"]:
+        yield _line("away", f"{some(answer['away'])}; not waited for")
+    for one in answer["large_networks"]:
+        size = f"packets of {one['mtu_bytes']} bytes, of which {one['passes_bytes']} pass the tunnel whole"
+        yield _line("too large", clean(f"network {one['name']} has {size}"))
+    if answer["paths"]:
+        yield ""
+        yield from printer.table(answer["paths"], tables.ENCRYPTED_PATHS)
+
+
+_STAGES: Mapping[str, str] = {
+    "clear": "sends and takes packets in the clear",
+    "ready": "has a tunnel, and sends in the clear",
+    "sending": "sends encrypted alone, and takes both",
+    "fenced": "sends and takes encrypted packets alone",
+}
+
 Lines: TypeAlias = Callable[[Printer, Any, Any], Iterable[str]]
 
 SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
@@ -570,6 +599,7 @@ SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
         lambda _printer, _request, answer: [clean(f"revoked the token {answer['name']}")],
         lambda answer: answer["name"],
     ),
+    "schema.Encryption": (_encryption, lambda answer: answer["state"]),
     "schema.RingKeyRotated": (_rotated, lambda answer: answer["id"]),
     "schema.Joined": (_joined, lambda answer: answer["cluster"]["name"]),
     "schema.Left": (_left, lambda answer: answer["cluster"]["name"]),

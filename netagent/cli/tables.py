@@ -49,6 +49,19 @@ def _rtt(item: Item) -> str:
     return "" if item["rtt_s"] is None else span(item["rtt_s"])
 
 
+ENCRYPTED_PATHS = (
+    Column("HOST", lambda item: str(item["host"])),
+    Column("STATE", lambda item: str(item["state"])),
+    Column("IS", lambda item: str(item["stage"]) or "not heard"),
+    Column(
+        "HANDSHAKE", lambda item: "" if item["handshake_s"] is None else f"{span(item['handshake_s'])} ago"
+    ),
+    Column("SENT", lambda item: f"{item['sent_bytes']:,}"),
+    Column("RECEIVED", lambda item: f"{item['received_bytes']:,}"),
+    Column("HEARD AT", lambda item: str(item["endpoint"])),
+)
+
+
 def _path_mtu(item: Item) -> str:
     return "" if item.get("path_mtu_bytes") is None else str(item["path_mtu_bytes"])
 

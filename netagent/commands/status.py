@@ -15,6 +15,7 @@ import trio
 
 from netagent import __version__
 from netagent.checks.all_failing import failing_services
+from netagent.commands.encryption import NOT_ENCRYPTED, data_plane, switch_notices
 from netagent.commands.feed import label_notices
 from netagent.commands.handlers import answers
 from netagent.commands.notices.agent_notices import CLONED, known_causes, refused_notices
@@ -54,7 +55,6 @@ from netagent.registry.view import AgentState, RegistryView
 from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices
 
-DATA_PLANE = "not encrypted"
 STATISTICS_S = 0.5
 """How long `status` waits for the resolver's counters."""
 
@@ -140,7 +140,7 @@ async def status_of(agent: Agent, *, is_thorough: bool = False) -> schema.Status
         "dns": {"running": False, "sandboxes": 0, "queries": 0},
         "drift": {"differences": 0, "checked_s": None, "repaired": 0, "kinds": {}},
         "paths": {},
-        "data_plane": DATA_PLANE,
+        "data_plane": NOT_ENCRYPTED,
         "refused": {},
         "warnings": [],
         "heard": list(_heard(agent)),
@@ -220,9 +220,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
         with trio.move_on_after(STATISTICS_S) as patience:
             counters = await cluster.controllers.supervisor.statistics()
     tunnel = await cluster.encryption.status()
-    if tunnel is not None:
-        by = f" ({tunnel.backend})" if tunnel.backend else ""
-        status["data_plane"] = f"encrypted: {tunnel.connected} of {tunnel.peers} paths{by}"
+    status["data_plane"] = data_plane(view, tunnel)
     status["ring_key"] = ring_key_part(cluster)
     resolver = cluster.controllers.supervisor.status()
     status["cluster"] = {
@@ -263,7 +261,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["refused"] = _refused(cluster, counters, guard.dropped)
     status["audited"] = guard.audited
     status["warnings"] = await _cluster_warnings(agent, cluster, present, sights, asked.notices)
-    status["warnings"] += overdue_notices(cluster)
+    status["warnings"] += [*overdue_notices(cluster), *switch_notices(cluster, tunnel)]
     if tunnel is not None and tunnel.trouble:
         status["warnings"].append(
             {

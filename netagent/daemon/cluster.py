@@ -71,6 +71,7 @@ from netagent.membership.restore import RestoredState, restore
 from netagent.model.ids import ClusterId, HostId, bridge_name
 from netagent.projection.datapath_input import vxlan_underlay
 from netagent.projection.firewall_input import limits_of
+from netagent.registry.encryption import is_encryption_on
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
 from netagent.rpc.handlers import RpcHandlers
@@ -216,6 +217,8 @@ class Cluster:
             self.live,
             self.gossip.publisher,
             self.kernel.tunnel_device(self._cluster_id),
+            self.controllers.projection,
+            ring=self.ring,
             state=state,
             port=self.config.tunnel_port,
             underlay=lambda: self.underlay,
@@ -233,6 +236,7 @@ class Cluster:
             events=self._answer_events,
             flows=self.flows.answer,
             known_paths=self.known_paths,
+            ability=self.encryption.ability,
         )
 
     def _build_records(self, identity: Identity, boot: str) -> None:
@@ -466,7 +470,9 @@ class Cluster:
                 if host.record is not None and host.agent is not AgentState.LEFT
             ),
             underlay=self.underlay.address,
-            underlay_mtu_bytes=vxlan_underlay(view, self.underlay).mtu_bytes,
+            underlay_mtu_bytes=vxlan_underlay(
+                view, self.underlay, encrypted=is_encryption_on(view) or None
+            ).mtu_bytes,
             ranges=view.range_records,
         )
 

@@ -24,6 +24,7 @@ from netagent.endpoints.validation import has_default_route, sandboxes, ways_out
 from netagent.firewall.inputs import FirewallInput
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId, NetworkId, bridge_name
+from netagent.model.records import EncryptionStage
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.projection.busy_ports import BusyPorts
 from netagent.projection.controller import PROGRAM_GRACE_S, Projection, ProjectionSteps
@@ -40,7 +41,7 @@ from netagent.projection.published_services import (
 from netagent.projection.resolver_sockets import ResolverSockets
 from netagent.projection.service_members import ServiceMembers
 from netagent.projection.service_tables import ServiceTableUpdates
-from netagent.registry.encryption import is_encrypted
+from netagent.registry.encryption import stage_of
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.state_store import Snapshot, StateStore
 from netagent.registry.view import RegistryView
@@ -180,12 +181,14 @@ class Controllers:
             for row in (*rows.publishing(), *replicas.values())
             if has_default_route(row, rows.mates_of(row), out)
         ]
+        stage = stage_of(known.view, known.view.local)
         return firewall_input(
             known.view,
             self._listed[1],
             vxlan_port=self._vxlan_port,
             agent_ports=self._agent_ports,
-            tunnel=TUNNEL_NAME if is_encrypted(known.view) else "",
+            tunnel=TUNNEL_NAME if stage > EncryptionStage.CLEAR else "",
+            is_fenced=stage is EncryptionStage.FENCED,
             limits=known.limits,
             lent={family: self.forwarding.lent(family) for family in (IPV4, IPV6)},
             default_routes=default_routes,

@@ -1,8 +1,12 @@
 """Keeps this host's end of the encrypted tunnel as the registry says: device, key, record, and other hosts as peers.
+And takes this host's steps when a living cluster begins to encrypt, or ends it.
 
-That nothing leaves in the clear does not depend on it: while a cluster encrypts, the firewall lets VXLAN pass the
-tunnel's device only, whether or not that is there (netagent.firewall.text). So what fails here costs connectivity, is
-shown by `status`, and is tried again.
+Which step is next is decided in netagent.model.encryption_switch. Each is two records: what this host is about to
+do, from which firewall and datapath follow as from any record; and that it is done, once they have.
+
+That nothing leaves in the clear does not depend on this task: of a host that is fenced, the firewall lets VXLAN pass
+the tunnel's device only, whether or not that is there (netagent.firewall.text). What fails here costs connectivity,
+is shown by `status`, and is tried again.
 """
 
 from __future__ import annotations
@@ -11,34 +15,48 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import eq
 from typing import Final
 
 import trio
 
-from netagent.datapath.host.uplink import Underlay
-from netagent.errors import NetagentError, RefusedError
+from netagent.datapath.host.uplink import Underlay, version_of
+from netagent.errors import FailedError, NetagentError, RefusedError
+from netagent.keys.ring_store import RingStore
 from netagent.model.address.tunnel import tunnel_cidr
 from netagent.model.author import current_author
-from netagent.model.records import EncryptionRecord, TunnelRecord
+from netagent.model.encryption_switch import next_record
+from netagent.model.ids import HostId
+from netagent.model.records import MAX_ENCRYPTION_REVISION, EncryptionRecord, EncryptionStage, TunnelRecord
+from netagent.projection.controller import Projection
 from netagent.projection.datapath_input import vxlan_underlay
 from netagent.registry.encryption import (
-    is_encrypted,
+    is_encryption_on,
+    live_others,
     own_salt,
+    stage_of,
     tunnel_address_of,
     tunnel_peers,
 )
 from netagent.registry.publish import Publisher
-from netagent.registry.state_store import StateStore
+from netagent.registry.state_store import Snapshot, StateStore
 from netagent.registry.view import RegistryView
+from netagent.rpc.encryption import Ability
 from netagent.state_dir import StateDir
-from netagent.tunnel.device import TunnelDevice
+from netagent.tunnel.device import TunnelDevice, require_backend
 from netagent.tunnel.keys import KEY_BYTES, private_key_from, public_key_of
 from netagent.tunnel.peer import PeerState, TunnelPeer
 from netgossip.types import CLUSTER_SCOPE
 
 RETRY_S: Final = 2.0
+SESSIONS_S: Final = 0.25
+"""How often sessions are looked for while this host needs one to every live host. They come without a record."""
+KEEPALIVE_S: Final = 5
+"""Interval of packets that keep sessions while the cluster begins or ends to encrypt: before, nothing else passes the
+tunnel by which a session would come."""
+APPLY_S: Final = 5.0
+"""How long a step waits for firewall and datapath before it looks at newer records."""
 FRESH_S: Final = 180.0
 """WireGuard uses a session for no longer. Probes pass each path all the time, so one that works has a newer one."""
 
@@ -54,6 +72,9 @@ class TunnelStatus:
     """Peers with a session."""
     backend: str
     trouble: str
+    key_age_s: float
+    """Of this host's static key."""
+    states: Mapping[HostId, PeerState]
 
 
 class Encryption:
@@ -64,7 +85,9 @@ class Encryption:
         live: StateStore,
         publisher: Publisher,
         device: TunnelDevice,
+        projection: Projection,
         *,
+        ring: RingStore,
         state: StateDir,
         port: int,
         underlay: Callable[[], Underlay],
@@ -72,6 +95,8 @@ class Encryption:
         self._live = live
         self._publisher = publisher
         self._device = device
+        self._projection = projection
+        self._ring = ring
         self._state = state
         self._port = port
         self._underlay = underlay
@@ -87,25 +112,55 @@ class Encryption:
             nursery.start_soon(self._follow)
 
     async def note_on(self) -> None:
-        """Say that the cluster encrypts, if no record that this host has says so: then nothing is sent in the clear
-        before the cluster's records are here. FailedError when it can't be written."""
-        if not is_encrypted(self._live.view):
+        """Say that this host is fenced, if no record of its own says so: then nothing is sent in the clear before the
+        cluster's records are here. FailedError when it can't be written."""
+        if stage_of(self._live.view, self._live.view.local) is not EncryptionStage.FENCED:
             # Counts less than the record of the host on which it was decided, which this one then repeats.
-            await self._publisher.put(EncryptionRecord(True, 1, 0, ""))
+            await self._publisher.put(EncryptionRecord(True, 1, 0, "", stage=EncryptionStage.FENCED))
 
     async def turn_on(self) -> None:
         """Let a new cluster encrypt. FailedError, with nothing changed, when this host can't."""
         await self._bring_up(self._live.view)
-        by = current_author().account
-        await self._publisher.put(EncryptionRecord(True, 1, int(time.time()), by))
+        await self._publisher.put(
+            replace(self._decision(1, is_on=True), stage=EncryptionStage.FENCED, is_reached=False)
+        )
+
+    async def decide(self, *, is_on: bool) -> bool:
+        """Let a living cluster begin to encrypt, or end it, step by step; False: that is decided already."""
+        view = self._live.view
+        if is_encryption_on(view) == is_on:
+            return False
+        before, own = view.encryption, view.encryption_records.get(view.local)
+        revision = 1 if before is None else before.revision + 1
+        if revision > MAX_ENCRYPTION_REVISION:
+            raise RefusedError("encryption was turned on and off too often", code="too-many")
+        decided = self._decision(revision, is_on=is_on)
+        if own is not None:
+            decided = replace(decided, stage=own.stage, is_reached=own.is_reached)
+        await self._publisher.put(decided)
+        return True
+
+    def _decision(self, revision: int, *, is_on: bool) -> EncryptionRecord:
+        by, here = current_author().account, self._live.view.local
+        return EncryptionRecord(is_on, revision, int(time.time()), by, decided_on=here)
+
+    async def ability(self) -> Ability:
+        """Return whether this host can encrypt."""
+        try:
+            await require_backend()
+        except FailedError as error:
+            return Ability(error.message, error.hint)
+        except OSError as error:
+            return Ability(f"it cannot ask its kernel for WireGuard: {error}", "")
+        return Ability()
 
     def require_on(self) -> None:
         """Raise RefusedError unless the cluster encrypts."""
-        if not is_encrypted(self._live.view):
+        if not is_encryption_on(self._live.view):
             raise RefusedError(
                 "this host is in a cluster already, which does not encrypt",
                 code="not-encrypted",
-                hint="encryption begins with a cluster: `netagent leave`, then `netagent init --encrypt`",
+                hint="`netagent encrypt on` turns it on",
             )
 
     async def remove(self) -> None:
@@ -117,9 +172,9 @@ class Encryption:
             logger.warning("the encrypted tunnel: %s", error)
 
     async def status(self) -> TunnelStatus | None:
-        """Return the state of the tunnel; None: the cluster does not encrypt."""
+        """Return the state of the tunnel; None: this host has none, and needs none."""
         view = self._live.view
-        if not is_encrypted(view):
+        if stage_of(view, view.local) is EncryptionStage.CLEAR and not is_encryption_on(view):
             return None
         states: Mapping[bytes, PeerState] = {}
         trouble = self._device.trouble or self._trouble
@@ -127,48 +182,109 @@ class Encryption:
             states = await self._device.states()
         except NetagentError as error:
             trouble = str(error)
-        peers = [record.public_key for _, _, record in tunnel_peers(view)]
-        ages = [states[key].handshake_s_ago for key in peers if key in states]
+        hosts = {record.public_key: host_id for host_id, _, record in tunnel_peers(view)}
+        known = {hosts[key]: state for key, state in states.items() if key in hosts}
         return TunnelStatus(
             peers=sum(
                 1 for host_id in view.hosts if host_id != view.local and not view.is_host_hidden(host_id)
             ),
-            connected=sum(1 for age in ages if age is not None and age < FRESH_S),
+            connected=sum(1 for one in known.values() if has_session(one)),
             backend=self._device.backend or "",
             trouble=trouble,
+            key_age_s=self._state.tunnel_key_age_s(time.time()),
+            states=known,
         )
 
     async def _follow(self) -> None:
         while True:
             known = self._live.now
+            is_waiting = False
             try:
-                await self._step(known.view)
+                is_waiting = await self._step(known)
                 self._trouble = ""
             except (NetagentError, OSError) as error:
                 if str(error) != self._trouble:
                     logger.warning("the encrypted tunnel: %s", error)
                 self._trouble, self._seen = str(error), ()
-            with trio.move_on_after(RETRY_S if self._trouble else float("inf")):
+            pause_s = RETRY_S if self._trouble else SESSIONS_S if is_waiting else float("inf")
+            with trio.move_on_after(pause_s):
                 await self._live.wait_newer(known.revision)
 
-    async def _step(self, view: RegistryView) -> None:
+    async def _step(self, known: Snapshot) -> bool:
+        """Return True if what this host waits for may come without a record."""
+        view = known.view
+        decision = view.encryption
+        if decision is None or self._is_leaving or view.local in view.evicted:
+            return False
+        own = view.encryption_records.get(view.local)
+        following = next_record(own, decision, live_others(view))
+        if following is not None:
+            if following.stage is EncryptionStage.FENCED:
+                self._ring.note_encryption(is_on=True)  # first: it must not be lost with the journal
+            await self._publisher.put(following)
+            return False
+        assert own is not None  # or it would follow
+        if own.stage is EncryptionStage.CLEAR:
+            await self._take_down(view)
+        else:
+            await self._keep_up(view, is_settled=own.is_reached and own.stage is EncryptionStage.FENCED)
+        if own.is_reached:
+            return False
+        if not await self._has_reached(known, own):
+            return True
+        if own.stage is EncryptionStage.CLEAR:
+            self._ring.note_encryption(is_on=False)
+        await self._publisher.put(replace(own, is_reached=True))
+        return False
+
+    async def _keep_up(self, view: RegistryView, *, is_settled: bool) -> None:
         store = view.store
-        seen = (view.hosts, store.tunnels, store.encryption, store.evicted, self._underlay())
+        seen = (view.hosts, store.tunnels, store.evicted, self._underlay(), is_settled)
         if self._seen and all(map(eq, self._seen, seen)):
             return
-        record = view.encryption
-        if record is not None and not self._is_leaving and view.local not in view.evicted:
-            if record != store.encryption[""].get(view.local):
-                await self._publisher.put(record)
-            if record.is_on:
-                private_key = await self._bring_up(view)
-                # Only now: what others send here from then on must find the device.
-                await self._publish(
-                    view, TunnelRecord(public_key_of(private_key), self._port, own_salt(view))
-                )
-                version = 6 if ":" in self._underlay().address else 4
-                await self._device.set_peers(peers_of(view, version))
+        private_key = await self._bring_up(view)
+        # Only now: what others send here from then on must find the device.
+        await self._publish(view, TunnelRecord(public_key_of(private_key), self._port, own_salt(view)))
+        version = 6 if ":" in self._underlay().address else 4
+        peers = peers_of(view, version)
+        if not is_settled:
+            peers = {key: replace(one, keepalive_s=KEEPALIVE_S) for key, one in peers.items()}
+        await self._device.set_peers(peers)
         self._seen = seen
+
+    async def _take_down(self, view: RegistryView) -> None:
+        # All live hosts send in the clear by now: the last step there was taken together.
+        self._seen = ()
+        for record in view.records_of(view.local, CLUSTER_SCOPE):
+            if isinstance(record, TunnelRecord):
+                await self._device.remove()
+                await self._publisher.withdraw(record)
+
+    async def _has_reached(self, known: Snapshot, own: EncryptionRecord) -> bool:
+        """True once the kernel does what the stage says; of READY, once there is a session to every live host."""
+        if own.stage is EncryptionStage.READY and own.is_on:
+            return not self.lacking_sessions(known.view, await self._device.states())
+        with trio.move_on_after(APPLY_S) as patience:
+            if own.stage is not EncryptionStage.FENCED:
+                await self._projection.wait_programmed(known.revision)
+            # Others rely on it: a fence that the kernel did not open would drop what they send.
+            trouble = await self._projection.wait_guarded(known.revision)
+            if trouble:
+                raise FailedError(f"the firewall is not as it must be: {trouble}", thing="firewall")
+        return not patience.cancelled_caught
+
+    def lacking_sessions(self, view: RegistryView, states: Mapping[bytes, PeerState]) -> list[HostId]:
+        """Return the live hosts to which there is no session; those of another family of addresses have no path
+        anyway."""
+        version = 6 if ":" in self._underlay().address else 4
+        has = {
+            host_id for host_id, _, record in tunnel_peers(view) if has_session(states.get(record.public_key))
+        }
+        return [
+            host_id
+            for host_id in live_others(view)
+            if host_id not in has and version_of(view.hosts[host_id].address) == version
+        ]
 
     async def _bring_up(self, view: RegistryView) -> bytes:
         """Have the device; return its key."""
@@ -180,6 +296,11 @@ class Encryption:
     async def _publish(self, view: RegistryView, record: TunnelRecord) -> None:
         if record not in view.records_of(view.local, CLUSTER_SCOPE):
             await self._publisher.put(record)
+
+
+def has_session(state: PeerState | None) -> bool:
+    """True if packets to the peer would leave at once."""
+    return state is not None and state.handshake_s_ago is not None and state.handshake_s_ago < FRESH_S
 
 
 def peers_of(view: RegistryView, version: int) -> dict[bytes, TunnelPeer]:

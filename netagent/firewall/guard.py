@@ -116,7 +116,7 @@ class Guard:
 
     async def wait_tunnel_only(self) -> None:
         """Return once the kernel lets VXLAN pass the encrypted tunnel only. Waits while the tables are refused."""
-        while self._installed is None or not self._installed.tunnel:
+        while self._installed is None or not self._installed.is_fenced:
             await self._changed.wait()
 
     def status(self) -> GuardStatus:

@@ -87,7 +87,9 @@ class FirewallInput:
 
     vxlan_port: int
     tunnel: str = ""
-    """The device of the encrypted tunnel, by which alone VXLAN may come and go; empty: by any."""
+    """The device of the encrypted tunnel, by which nothing but VXLAN may come; empty: there is none."""
+    is_fenced: bool = False
+    """VXLAN may come and go by that device alone."""
     agent_ports: tuple[int, ...] = DEFAULT_AGENT_PORTS
     """UDP and TCP; the same on all hosts, as far as is known."""
     endpoints: tuple[GuardedEndpoint, ...] = ()

@@ -119,7 +119,9 @@ class Ruleset:
     """Bridges whose containers may connect to these addresses outside alone, sorted. They are part of the rules for
     the same reason as the subnets."""
     tunnel: str = ""
-    """The device by which alone VXLAN may come and go; empty: by any."""
+    """The device of the encrypted tunnel, by which nothing but VXLAN may come; empty: there is none."""
+    is_fenced: bool = False
+    """VXLAN may come and go by that device alone."""
 
 
 def ruleset_of(given: FirewallInput) -> Ruleset:
@@ -156,6 +158,7 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
         },
         agent_ports=given.agent_ports,
         tunnel=given.tunnel,
+        is_fenced=given.is_fenced,
         subnets=_collapsed(given.subnets),
         own_ranges=_collapsed(given.own_ranges),
         egress=tuple(

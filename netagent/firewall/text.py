@@ -356,7 +356,7 @@ def render(ruleset: Ruleset, families: Collection[Family] = frozenset(Family)) -
         "$UNFORWARDED4": _ruled("ip", ruleset.own_ranges, "return"),
         "$UNFORWARDED6": _ruled("ip6", ruleset.own_ranges, "return"),
         "$LISTED": _listed(ruleset),
-        **_tunnel_rules(ruleset.tunnel, ruleset.vxlan_port),
+        **_tunnel_rules(ruleset),
         "$PORT": ruleset.vxlan_port,
         "$FLOODS_PER_S": FLOODS_PER_S,
         "$FLOODS_BURST": FLOODS_BURST,
@@ -387,15 +387,19 @@ def render(ruleset: Ruleset, families: Collection[Family] = frozenset(Family)) -
     return "".join(tables)
 
 
-def _tunnel_rules(device: str, port: int) -> dict[str, str]:
-    """Return the rules of a cluster that encrypts; without a device: none."""
+def _tunnel_rules(ruleset: Ruleset) -> dict[str, str]:
+    """Return the rules of a host with a tunnel, and those of one that sends and takes nothing in the clear."""
+    device, port = ruleset.tunnel, ruleset.vxlan_port
     rules = {
         # A packet of the host's own to this port inside a network has been led elsewhere before.
-        "$CLEAR_OUT": f'oifname != "{device}" counter name clear drop',
-        "$CLEAR_IN": f'iifname != "{device}" iifname != "na-*" udp dport {port} counter name clear drop',
-        "$TUNNEL_ONLY": f'iifname "{device}" counter name strangers drop',
+        "$CLEAR_OUT": (ruleset.is_fenced, f'oifname != "{device}" counter name clear drop'),
+        "$CLEAR_IN": (
+            ruleset.is_fenced,
+            f'iifname != "{device}" iifname != "na-*" udp dport {port} counter name clear drop',
+        ),
+        "$TUNNEL_ONLY": (bool(device), f'iifname "{device}" counter name strangers drop'),
     }
-    return {word: f"\n\t\t{rule}" if device else "" for word, rule in rules.items()}
+    return {word: f"\n\t\t{rule}" if is_wanted else "" for word, (is_wanted, rule) in rules.items()}
 
 
 def _entrances(needs: Collection[OptionalRules]) -> str:

@@ -10,6 +10,7 @@ from netagent.interface import (
     cluster,
     containers,
     description,
+    encryption,
     questions,
     ring_keys,
     services,
@@ -27,6 +28,7 @@ GROUPS: Final = (
     questions,
     tokens,
     ring_keys,
+    encryption,
     this_host,
 )
 

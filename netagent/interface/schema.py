@@ -190,7 +190,7 @@ class Status(TypedDict):
     paths: dict[str, int]
     """Number of other hosts by PathWord; only those that occur."""
     data_plane: str
-    """`not encrypted`, or how many paths have a session of the tunnel."""
+    """`not encrypted`, or how many paths are encrypted, by what, and how old this host's key is."""
     ring_key: NotRequired[RingKeyPart]
     """Missing outside a cluster."""
     service_addresses: NotRequired[ServiceAddressCounts]
@@ -296,6 +296,62 @@ class RingKeyRotated(TypedDict):
     """Hosts that have it, this one included."""
     lacking: list[str]
     """Live hosts that do not have it yet."""
+    warnings: list[Notice]
+
+
+class EncryptionPath(TypedDict):
+    """What is known of encryption to another host."""
+
+    host: str
+    host_id: str
+    state: str
+    """`encrypted`; `no session`: packets to it leave by the tunnel, which has no session to it, so they are dropped;
+    `clear`; or `away`: its agent does not answer, and there is no session."""
+    stage: str
+    """How far the other host is: `clear`, `ready`, `sending` or `fenced`; `""`: it has not said."""
+    endpoint: str
+    """Where it was heard by the tunnel last; `""`: nowhere."""
+    handshake_s: float | None
+    """Since the last handshake, which gave the present session its keys; null: there was none."""
+    received_bytes: int
+    sent_bytes: int
+    """By the tunnel, since the device was made."""
+
+
+class LargeNetwork(TypedDict):
+    """A network whose packets are too large for the tunnel."""
+
+    name: str
+    mtu_bytes: int
+    passes_bytes: int
+    """The largest packet that passes the tunnel whole."""
+
+
+class Encryption(TypedDict):
+    """Whether containers' packets between hosts are encrypted."""
+
+    state: str
+    """`off`, `turning on`, `on` or `turning off`."""
+    stage: str
+    """How far this host is: `clear`, `ready` (it has a session to each live host), `sending` (by the tunnel alone),
+    `fenced` (its firewall refuses VXLAN in the clear)."""
+    changed_by: str
+    """Who decided it; `""`: it was never turned on."""
+    changed_on: str
+    """The host on which that was decided; `""`: not known."""
+    changed_at: str
+    backend: str
+    """What encrypts; `""`: nothing."""
+    key_age_s: float
+    """Of this host's static key."""
+    encrypted: int
+    """Paths that are encrypted."""
+    paths: list[EncryptionPath]
+    waiting: list[str]
+    """What the cluster waits for while it changes over: a sentence for each host."""
+    away: list[str]
+    """Hosts that are not waited for, because their agents do not answer."""
+    large_networks: list[LargeNetwork]
     warnings: list[Notice]
 
 

@@ -95,6 +95,13 @@ class RingStore:
         if key is not None:
             self._write(self.keys.keys, {key: number})
 
+    def note_encryption(self, *, is_on: bool) -> None:
+        """Write beside the keys whether this host sends nothing in the clear from its next start on."""
+        if self.keys.encrypts != is_on:
+            keys = replace(self.keys, encrypts=is_on)
+            self._save(keys)
+            self.keys = keys
+
     def _write(self, ring: tuple[bytes, ...], numbers: dict[bytes, int]) -> None:
         notes = {}
         for key in ring:

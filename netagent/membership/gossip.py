@@ -33,8 +33,9 @@ from netagent.membership.refusal import (
 )
 from netagent.membership.remote_networks import RemoteNetworks
 from netagent.model.ids import HostId, NetworkId
+from netagent.model.records import EncryptionStage
 from netagent.periodic_task import PeriodicTask
-from netagent.registry.encryption import is_encrypted
+from netagent.registry.encryption import stage_of
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.rpc.client import RpcClient
@@ -264,7 +265,7 @@ class Gossip:
             keys.domain,
             self._ring.keys.keys,
             introduced,
-            encrypts=is_encrypted(self._live.view),
+            encrypts=stage_of(self._live.view, self._live.view.local) is EncryptionStage.FENCED,
         )
 
     def _may_return(self, node_id: NodeId) -> bool:

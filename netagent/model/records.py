@@ -713,20 +713,46 @@ class TunnelRecord:
     salt: int = 0
 
 
+class EncryptionStage(enum.IntEnum):
+    """How far a host is on the way from packets in the clear to packets that are encrypted. It moves one step at a
+    time, and back the same way (netagent.model.encryption_switch)."""
+
+    CLEAR = 0
+    """It sends and takes VXLAN in the clear, and has no tunnel."""
+    READY = 1
+    """It has a tunnel, with a session to every live host, and takes VXLAN from it as well."""
+    SENDING = 2
+    """It sends by the tunnel alone, and still takes VXLAN in the clear."""
+    FENCED = 3
+    """Its firewall lets VXLAN pass the tunnel alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class EncryptionRecord:
-    """Whether containers' packets between hosts are encrypted, as the owner knows it: each host repeats what counts
-    (netagent.registry.encryption), so that this outlives every host."""
+    """Whether containers' packets between hosts are to be encrypted, and how far the owner is on the way there. Each
+    host repeats the decision that counts as its own (netagent.model.encryption_switch), so that it outlives every
+    host."""
 
     is_on: bool
     revision: int
     changed_s: int
     changed_by: str
+    decided_on: HostId | None = None
+    """The host on which an operator decided it; None: not told."""
+    stage: EncryptionStage = EncryptionStage.CLEAR
+    is_reached: bool = True
+    """False: the owner is about to be at `stage`, and was at a neighbouring one before."""
 
     @property
-    def rank(self) -> tuple[bool, int, int, str]:
-        """Of several the highest counts: one that encrypts before all that do not, whatever their revisions."""
-        return self.is_on, self.revision, self.changed_s, self.changed_by
+    def decision(self) -> tuple[int, bool, int, str]:
+        """What all hosts repeat. Of several decisions the highest counts: the later one, and of two at once the one
+        that encrypts."""
+        return self.revision, self.is_on, self.changed_s, self.changed_by
+
+    @property
+    def target(self) -> EncryptionStage:
+        """Where the decision leads."""
+        return EncryptionStage.FENCED if self.is_on else EncryptionStage.CLEAR
 
 
 Record: TypeAlias = (

@@ -95,7 +95,7 @@ class Projection:
             wanted = await in_slices(self._steps.desired(known))
             guarded = self._steps.guarded(known)
             self._guard.set_desired(guarded, known.revision)
-            if guarded.tunnel:
+            if guarded.is_fenced:
                 # Before any device or entry by which a packet could leave: it would leave in the clear.
                 self._given = known.revision
                 self._note_progress()

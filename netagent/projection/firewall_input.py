@@ -117,6 +117,7 @@ def firewall_input(
     vxlan_port: int,
     agent_ports: tuple[int, ...] = DEFAULT_AGENT_PORTS,
     tunnel: str = "",
+    is_fenced: bool = False,
     limits: Mapping[HostId, int],
     lent: Mapping[str, frozenset[str]] = _NOTHING_LENT,
     default_routes: Collection[EndpointId] = (),
@@ -146,6 +147,7 @@ def firewall_input(
         vxlan_port=vxlan_port,
         agent_ports=agent_ports,
         tunnel=tunnel,
+        is_fenced=is_fenced,
         # Includes endpoints that are being attached: an interface's packets are judged from the first one.
         endpoints=kept(
             "endpoints",

@@ -1,7 +1,6 @@
-"""What the registry says of encryption: whether it is on, and where other hosts' ends of the tunnel are. Pure.
+"""What the registry says of encryption: how far this host is, and where other hosts' ends of the tunnel are. Pure.
 
-Each host repeats the record that counts as its own, so it outlives every host. Nothing turns encryption off: as long
-as one host says that the cluster encrypts, it does, so no member alone can make the others send in the clear.
+How a cluster comes to encrypt, and whom it believes: netagent.model.encryption_switch.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import Final
 
 from netagent.model.address.tunnel import MAX_SALT, tunnel_address, tunnel_number
 from netagent.model.ids import HostId
-from netagent.model.records import TunnelRecord
+from netagent.model.records import EncryptionRecord, EncryptionStage, TunnelRecord
 from netagent.registry.record_codec import TUNNEL_KEY
 from netagent.registry.store import StoredRecord
 from netagent.registry.view import AgentState, RegistryView
@@ -23,9 +22,29 @@ _LAST_ID: Final = HostId("g")
 """Greater than every id."""
 
 
+def stage_of(view: RegistryView, host_id: HostId) -> EncryptionStage:
+    """Return the stage that a host is at, or is about to be at."""
+    record = view.encryption_records.get(host_id)
+    return EncryptionStage.CLEAR if record is None else record.stage
+
+
 def is_encrypted(view: RegistryView) -> bool:
-    """True if containers' packets between hosts must be encrypted."""
+    """True if this host sends what containers send to other hosts by the tunnel alone."""
+    return stage_of(view, view.local) >= EncryptionStage.SENDING
+
+
+def is_encryption_on(view: RegistryView) -> bool:
+    """True if the cluster encrypts, or is about to."""
     return view.encryption is not None and view.encryption.is_on
+
+
+def live_others(view: RegistryView) -> dict[HostId, EncryptionRecord | None]:
+    """Return what the other live hosts say of encryption; None: nothing yet."""
+    return {
+        host_id: view.encryption_records.get(host_id)
+        for host_id, host in view.hosts.items()
+        if host_id != view.local and host.is_live and host_id not in view.evicted
+    }
 
 
 def tunnel_of(view: RegistryView, host_id: HostId) -> TunnelRecord | None:

@@ -74,6 +74,7 @@ from netagent.model.records import (
     AttachmentRecord,
     Drain,
     EncryptionRecord,
+    EncryptionStage,
     EndpointRecord,
     ExternalServiceRecord,
     ExternalStateRecord,
@@ -303,7 +304,16 @@ def _fields_of_addition(
 def _fields_of_encryption(record: TunnelRecord | EncryptionRecord) -> tuple[int, list[object]]:
     if isinstance(record, TunnelRecord):
         return _TUNNEL, [record.public_key, record.port, record.salt]
-    return _ENCRYPTION, [record.is_on, record.revision, record.changed_s, record.changed_by]
+    decided_on = pack_id(record.decided_on) if record.decided_on is not None else b""
+    return _ENCRYPTION, [
+        record.is_on,
+        record.revision,
+        record.changed_s,
+        record.changed_by,
+        decided_on,
+        int(record.stage),
+        record.is_reached,
+    ]
 
 
 def _host_fields(record: HostRecord) -> list[object]:
@@ -702,11 +712,22 @@ def _read_tunnel(fields: RecordFields) -> TunnelRecord:
 
 
 def _read_encryption(fields: RecordFields) -> EncryptionRecord:
-    return EncryptionRecord(
+    record = EncryptionRecord(
         is_on=fields.boolean("is_on"),
         revision=fields.integer("revision", 1, MAX_ENCRYPTION_REVISION),
         changed_s=fields.integer("changed_s", 0, MAX_TIME_S),
         changed_by=fields.text("changed_by", max_chars=MAX_CHANGED_BY_CHARS),
+    )
+    if not fields.has_more():  # of the release before, whose clusters encrypt from their beginning or never
+        return dataclasses.replace(record, stage=record.target)
+    decided_on = fields.blob("decided_on")
+    if len(decided_on) not in {0, 16}:
+        raise RecordError("decided_on: neither an id nor empty")
+    return dataclasses.replace(
+        record,
+        decided_on=HostId(decided_on.hex()) if decided_on else None,
+        stage=EncryptionStage(fields.integer("stage", 0, max(EncryptionStage))),
+        is_reached=fields.boolean("is_reached"),
     )
 
 

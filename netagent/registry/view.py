@@ -22,6 +22,7 @@ from functools import cached_property, partial
 
 from immutables import Map
 
+from netagent.model.encryption_switch import decision_of
 from netagent.model.group_labels import NO_LABELS, GroupKey, GroupLabels
 from netagent.model.ids import EndpointId, HostId, KeyId, NetworkId, nearest_name
 from netagent.model.locality import HERE
@@ -238,8 +239,12 @@ class RegistryView:
     @cached_property
     def encryption(self) -> EncryptionRecord | None:
         """What counts of all that hosts say of encryption; None: no host has ever said anything."""
-        said = self.store.encryption.get("", _NO_WISHES).values()
-        return max(said, key=lambda one: one.rank, default=None)
+        return decision_of(self.encryption_records, self.local, len(self.hosts))
+
+    @property
+    def encryption_records(self) -> Mapping[HostId, EncryptionRecord]:
+        """What hosts say of encryption, and how far they are."""
+        return self.store.encryption.get("", _NOTHING_SAID)
 
     # -- networks ----------------------------------------------------------------------------------------------
 
@@ -484,7 +489,7 @@ def compromised_keys(view: RegistryView) -> frozenset[KeyId]:
     return frozenset(found)
 
 
-_NO_WISHES: Map[HostId, EncryptionRecord] = Map()
+_NOTHING_SAID: Map[HostId, EncryptionRecord] = Map()
 _NO_RECORDS: Map[bytes, StoredRecord] = Map()
 _NO_ENDPOINTS: Map[EndpointId, EndpointView] = Map()
 _NO_ADDRESSES: Map[ServiceKey, tuple[ServiceAddressView, ...]] = Map()

@@ -1,4 +1,5 @@
 """RPC between agents, over the gossip's request messages.
 
-Read `messages` (the bytes), `client` (sending requests), `handlers` (answering them).
+Read `messages` (the bytes; `paths` and `encryption` have further ones), `client` (sending requests), `handlers`
+(answering them).
 """

@@ -11,7 +11,7 @@ from netagent.model.ids import EndpointId, HostId
 from netagent.probes.liveness import LivenessReport
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
-from netagent.rpc import messages, paths
+from netagent.rpc import encryption, messages, paths
 
 FOLLOW_S = 2.0
 """How long a question about names is kept open. The resolver follows a record within milliseconds; a kernel that
@@ -31,6 +31,8 @@ class RpcHandlers:
     find_drops: Callable[[messages.Drops], Awaitable[tuple[str, ...]]]
     events: Callable[[bytes], Awaitable[bytes]]
     known_paths: Callable[[tuple[HostId, ...]], Sequence[paths.KnownPath]]
+    ability: Callable[[], Awaitable[encryption.Ability]]
+    """Whether this host can encrypt."""
 
     async def answer(self, peer: HostId, payload: bytes) -> bytes:
         """Return the answer's bytes. Raises an InputError for bytes that are not a request."""
@@ -47,6 +49,8 @@ class RpcHandlers:
                 return await self.events(payload)
             case messages.PATHS:
                 return paths.encode_answer(self.known_paths(paths.parse_question_untrusted(payload)))
+            case messages.ENCRYPT:
+                return encryption.encode_answer(await self.ability())
             case messages.FLOWS:
                 return await self.flows(payload)
             case _:

@@ -17,6 +17,8 @@ first.
 
     question   ["paths", ...]                                 see netagent.rpc.paths
 
+    question   ["encrypt"]                                    see netagent.rpc.encryption
+
 A release that does not know a kind gives no answer, so the asking host must work without one.
 """
 
@@ -42,6 +44,7 @@ DROPS: Final = "drops"
 EVENTS: Final = "events"
 FLOWS: Final = "flows"
 PATHS: Final = "paths"
+ENCRYPT: Final = "encrypt"
 _HOST, _ENDPOINT = "host", "endpoint"
 _MAX_BYTES: Final = 700
 """Bound of one request or response between agents, except about address space; beyond it: refused. A question about
@@ -93,7 +96,7 @@ class Drops:
 
 def kind_of(payload: bytes) -> str:
     """Return the kind of a question; '' for bytes that are none of these."""
-    for kind in (WITHDRAWN, SILENT, DROPS, EVENTS, FLOWS, PATHS):
+    for kind in (WITHDRAWN, SILENT, DROPS, EVENTS, FLOWS, PATHS, ENCRYPT):
         head: bytes = msgpack.packb(kind)
         if payload[1 : 1 + len(head)] == head:
             return kind

@@ -67,6 +67,7 @@ from netagent.interface.containers import (
     UnpublishServiceCommand,
 )
 from netagent.interface.description import ApplyCommand, ExportCommand
+from netagent.interface.encryption import EncryptOffCommand, EncryptOnCommand, EncryptStatusCommand
 from netagent.interface.questions import (
     FEED_NAMES,
     DashboardCommand,
@@ -471,6 +472,34 @@ def event_of(number: int, text: str, *, level: Literal["info", "warning"] = "inf
     }
 
 
+def encryption_of(state: str) -> schema.Encryption:
+    path: schema.EncryptionPath = {
+        "host": "h2",
+        "host_id": "bb" * 16,
+        "state": "encrypted" if state == "on" else "clear",
+        "stage": "fenced" if state == "on" else "clear",
+        "endpoint": "192.0.2.2:7955",
+        "handshake_s": 12.0,
+        "received_bytes": 4096,
+        "sent_bytes": 8192,
+    }
+    return {
+        "state": state,
+        "stage": path["stage"],
+        "changed_by": "root",
+        "changed_on": "h1",
+        "changed_at": "2026-01-01T00:00:00Z",
+        "backend": "wireguard-go",
+        "key_age_s": 10_800.0,
+        "encrypted": int(state == "on"),
+        "paths": [path],
+        "waiting": [],
+        "away": [],
+        "large_networks": [{"name": "app", "mtu_bytes": 1450, "passes_bytes": 1370}],
+        "warnings": [],
+    }
+
+
 def token_of(name: str) -> schema.TokenInfo:
     return {
         "id": "00000001",
@@ -637,6 +666,15 @@ class FakeService:
 
     async def keys_rotate(self, request: KeysRotateCommand) -> schema.RingKeyRotated:
         return {"id": "d" * 32, "in_use": request.wait, "hosts": 1, "lacking": ["h2"], "warnings": []}
+
+    async def encrypt_on(self, request: EncryptOnCommand) -> schema.Encryption:
+        return encryption_of("on")
+
+    async def encrypt_off(self, request: EncryptOffCommand) -> schema.Encryption:
+        return encryption_of("off")
+
+    async def encrypt_status(self, request: EncryptStatusCommand) -> schema.Encryption:
+        return encryption_of("on")
 
     async def token_revoke(self, request: TokenRevokeCommand) -> schema.TokenRevoked:
         return {"id": "00000001", "name": request.token}

@@ -41,6 +41,7 @@ from netagent.model.records import (
     DnsName,
     Drain,
     EncryptionRecord,
+    EncryptionStage,
     EndpointRecord,
     ExternalServiceRecord,
     ExternalStateRecord,
@@ -566,6 +567,9 @@ POISON: Final[Mapping[type[Record], st.SearchStrategy[Record]]] = {
         st.sampled_from([1, 2, MAX_ENCRYPTION_REVISION]),
         times,
         texts.map(lambda text: text[:64]),
+        st.none() | hosts,
+        st.sampled_from(EncryptionStage),
+        flags,
     ),
 }
 """A strategy for each kind. Some of what it gives is refused by the codec all the same: see `can_be_said`."""

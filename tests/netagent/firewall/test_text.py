@@ -78,8 +78,19 @@ def test_the_first_rule_that_a_datagram_in_its_senders_own_name_meets_lets_it_pa
         assert found[chain][-1] == "counter name spoofed drop", "what is not let pass"
 
 
-def test_vxlan_of_a_cluster_that_encrypts_passes_the_tunnel_alone() -> None:
+def test_a_host_with_a_tunnel_that_is_not_fenced_yet_takes_vxlan_by_both_ways_and_nothing_else_by_the_tunnel() -> (
+    None
+):
     found = dict(chains(FirewallInput(vxlan_port=4799, tunnel="nx-tunnel"), "inet"))
+    assert found["input"][1:3] == [
+        "udp dport 4799 goto tunnel",
+        'iifname "nx-tunnel" counter name strangers drop',
+    ]
+    assert "counter name clear drop" not in " ".join(found["input"] + found["tunnelled"])
+
+
+def test_vxlan_of_a_cluster_that_encrypts_passes_the_tunnel_alone() -> None:
+    found = dict(chains(FirewallInput(vxlan_port=4799, tunnel="nx-tunnel", is_fenced=True), "inet"))
     assert found["input"][1:4] == [
         'iifname != "nx-tunnel" iifname != "na-*" udp dport 4799 counter name clear drop',
         "udp dport 4799 goto tunnel",

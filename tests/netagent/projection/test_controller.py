@@ -91,10 +91,10 @@ class World:
         self.names_delay_s = 0.0
         self.writer = Writer(H1)
         self.guard = Guard()
-        self.tunnel = ""
+        self.is_fenced = False
         steps = ProjectionSteps(
             desired=desired_of,
-            guarded=lambda _: FirewallInput(vxlan_port=4799, tunnel=self.tunnel),
+            guarded=lambda _: FirewallInput(vxlan_port=4799, is_fenced=self.is_fenced),
             routed=revision_of,
             routed_to_host=revision_of,
             publish_names=self._publish,
@@ -194,7 +194,7 @@ async def test_where_packets_must_be_encrypted_the_kernel_gets_nothing_before_th
     None
 ):
     world = World()
-    world.tunnel = "nx-tunnel"
+    world.is_fenced = True
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.projection.run)
         await trio.sleep(10)

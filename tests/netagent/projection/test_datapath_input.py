@@ -12,6 +12,7 @@ from netagent.model.ids import ClusterId, HostId
 from netagent.model.records import (
     AttachmentRecord,
     EncryptionRecord,
+    EncryptionStage,
     HostAddressRecord,
     Record,
     TunnelRecord,
@@ -102,7 +103,7 @@ def test_in_a_cluster_that_encrypts_only_the_other_end_of_the_tunnel_is_sent_to(
     world = World()
     here = Underlay(HERE, "eth0", 1500)
     assert vxlan_underlay(world.view, here) == here
-    world.put(H2, EncryptionRecord(True, 1, 0, "root"))
+    world.put(H1, EncryptionRecord(True, 1, 0, "root", stage=EncryptionStage.SENDING))
     inside = vxlan_underlay(world.view, here)
     assert is_tunnel_address(inside.address)
     assert inside.mtu_bytes == 1500 - WIREGUARD_BYTES

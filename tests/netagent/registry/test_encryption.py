@@ -7,9 +7,21 @@ from fakes.registry import H1, H2, H3, Writer, host
 
 from netagent.model.address import tunnel as addresses
 from netagent.model.ids import HostId
-from netagent.model.records import MAX_ENCRYPTION_REVISION, EncryptionRecord, Record, TunnelRecord
+from netagent.model.records import (
+    MAX_ENCRYPTION_REVISION,
+    EncryptionRecord,
+    EncryptionStage,
+    Record,
+    TunnelRecord,
+)
 from netagent.registry import derive, encryption
-from netagent.registry.encryption import is_encrypted, own_salt, tunnel_address_of, tunnel_peers
+from netagent.registry.encryption import (
+    is_encrypted,
+    is_encryption_on,
+    own_salt,
+    tunnel_address_of,
+    tunnel_peers,
+)
 from netagent.registry.view import RegistryView
 
 WRITERS = {one: Writer(one) for one in (H1, H2, H3)}
@@ -22,13 +34,29 @@ def with_records(view: RegistryView, owner: HostId, *records: Record) -> Registr
     return view
 
 
-def test_one_host_that_says_that_the_cluster_encrypts_outweighs_all_that_say_otherwise() -> None:
-    view = RegistryView(H1)
+def test_the_later_decision_counts_and_of_two_at_once_the_one_that_encrypts() -> None:
+    view = with_records(RegistryView(H1), H3, EncryptionRecord(True, 1, 9, "root", H3))
+    assert is_encryption_on(view)
+    view = with_records(view, H2, EncryptionRecord(False, 1, 99, "root", H2))
+    assert is_encryption_on(view)
+    view = with_records(view, H2, EncryptionRecord(False, 2, 9, "root", H2))
+    assert not is_encryption_on(view)
+
+
+def test_a_host_cannot_pretend_that_another_one_turned_encryption_off() -> None:
+    view = with_records(RegistryView(H1), H3, host("h3"), EncryptionRecord(True, 1, 9, "root", H3))
+    view = with_records(view, H2, host("h2"), EncryptionRecord(False, MAX_ENCRYPTION_REVISION, 9, "root", H3))
+    assert is_encryption_on(view)
+    view = with_records(view, H2, EncryptionRecord(False, MAX_ENCRYPTION_REVISION, 9, "root"))
+    assert is_encryption_on(view), "a decision must name its host"
+
+
+def test_what_this_host_sends_follows_from_its_own_stage_and_not_from_the_decision() -> None:
+    view = with_records(RegistryView(H1), H3, EncryptionRecord(True, 1, 9, "root", H3))
     assert not is_encrypted(view)
-    view = with_records(view, H3, EncryptionRecord(True, 1, 9, "root"))
-    view = with_records(view, H2, EncryptionRecord(False, MAX_ENCRYPTION_REVISION, 2**31 - 1, "root"))
-    assert is_encrypted(view)
-    assert view.encryption == EncryptionRecord(True, 1, 9, "root"), "what each host repeats as its own"
+    for stage in EncryptionStage:
+        view = with_records(view, H1, EncryptionRecord(True, 1, 9, "root", H3, stage))
+        assert is_encrypted(view) == (stage >= EncryptionStage.SENDING)
 
 
 def test_an_address_in_the_tunnel_follows_from_the_id_and_is_of_the_underlays_family() -> None:

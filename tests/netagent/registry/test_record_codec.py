@@ -30,6 +30,7 @@ from netagent.model.records import (
     AttachmentRecord,
     Drain,
     EncryptionRecord,
+    EncryptionStage,
     EndpointRecord,
     ForgetRecord,
     GrantRecord,
@@ -191,7 +192,16 @@ records = st.one_of(
         key_ids=st.lists(ids.map(KeyId), max_size=16, unique=True).map(lambda found: tuple(sorted(found))),
     ),
     st.builds(TunnelRecord, st.binary(min_size=32, max_size=32), st.integers(1, 65535), st.integers(0, 255)),
-    st.builds(EncryptionRecord, st.booleans(), st.integers(1, 2**31 - 1), st.integers(0, MAX_TIME_S), names),
+    st.builds(
+        EncryptionRecord,
+        st.booleans(),
+        st.integers(1, 2**31 - 1),
+        st.integers(0, MAX_TIME_S),
+        names,
+        st.none() | st.just(HostId("ab" * 16)),
+        st.sampled_from(EncryptionStage),
+        st.booleans(),
+    ),
 )
 
 HOST = HostRecord("h1", bytes(32), "192.0.2.1", 4789, "fd00::1", "02:00:00:00:00:01", routes=("10.0.0.0/8",))
@@ -506,3 +516,10 @@ def test_a_release_that_does_not_know_weights_or_protocols_reads_the_rest() -> N
 def test_weights_and_protocols_are_bounded(wrong: EndpointRecord, field: str) -> None:
     with pytest.raises(RecordError, match=field):
         encode(wrong)
+
+
+def test_a_host_of_the_release_before_that_encrypts_is_fenced() -> None:
+    before = msgpack.packb([19, 1, True, 1, 5, "root"])
+    assert decode_untrusted(before) == EncryptionRecord(
+        True, 1, 5, "root", stage=EncryptionStage.FENCED, is_reached=True
+    )

@@ -21,7 +21,8 @@ from netagent.model.ids import EndpointId, HostId
 from netagent.model.records import AttachmentRecord, Health
 from netagent.probes.liveness import LivenessReport
 from netagent.probes.liveness_votes import MAX_HOSTS
-from netagent.rpc import messages, paths
+from netagent.rpc import encryption, messages, paths
+from netagent.rpc.encryption import Ability
 from netagent.rpc.handlers import FOLLOW_S, RpcHandlers
 from netagent.rpc.messages import Drops, IsWithdrawn, QuestionError
 from netagent.rpc.paths import KnownPath
@@ -64,6 +65,7 @@ PARSERS = (
     lambda payload: messages.parse_answer_untrusted(payload, messages.WITHDRAWN),
     messages.parse_silent_untrusted,
     lambda payload: messages.parse_testimony_untrusted(payload, (H2,)),
+    encryption.parse_answer_untrusted,
 )
 QUESTIONS = st.sampled_from(
     [IsWithdrawn(H2).encode(), messages.encode_silent((H2,)), b"\x92\xa6silent\x91\x07"]
@@ -121,8 +123,13 @@ def desk(delay_s: float = 0.1) -> tuple[AgentHost, Writer, RpcHandlers]:
         find_drops=find_drops,
         events=tell_events,
         known_paths=lambda hosts: [KnownPath("ok", 900, 0, 1500) for _ in hosts],
+        ability=unable,
     )
     return one, other, answering
+
+
+async def unable() -> Ability:
+    return Ability("no program", "install it")
 
 
 async def ask(answering: RpcHandlers, asked: IsWithdrawn) -> bool:
@@ -250,3 +257,12 @@ async def test_a_host_answers_what_it_knows_of_its_paths() -> None:
     assert paths.parse_answer_untrusted(answer, hosts) == dict.fromkeys(hosts, KnownPath("ok", 900, 0, 1500))
     with pytest.raises(QuestionError):
         await answering.answer(H2, msgpack.packb([messages.PATHS, "all"]))
+
+
+@virtual
+async def test_a_host_says_whether_it_can_encrypt_and_what_it_lacks() -> None:
+    _, _, answering = desk()
+    answer = await answering.answer(H2, encryption.encode_question())
+    assert encryption.parse_answer_untrusted(answer) == Ability("no program", "install it")
+    long = encryption.encode_answer(Ability("x" * 500, "y" * 500))
+    assert encryption.parse_answer_untrusted(long).lack == "x" * 100
