@@ -236,6 +236,7 @@ PERFORMS = {
     "netagent.daemon.leave",
     "netagent.daemon.controllers",
     "netagent.daemon.encryption",
+    "netagent.daemon.tunnel_endpoints",
     "netagent.membership.gossip",
     "netagent.daemon.host_kernel",
     # lets others run between two pieces

@@ -21,6 +21,7 @@ from typing import Final
 
 import trio
 
+from netagent.daemon.tunnel_endpoints import TunnelEndpoints
 from netagent.datapath.host.uplink import Underlay, version_of
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.keys.ring_store import RingStore
@@ -46,7 +47,7 @@ from netagent.rpc.encryption import Ability
 from netagent.state_dir import StateDir
 from netagent.tunnel.device import TunnelDevice, require_backend
 from netagent.tunnel.keys import KEY_BYTES, private_key_from, public_key_of
-from netagent.tunnel.peer import PeerState, TunnelPeer
+from netagent.tunnel.peer import PeerEndpoint, PeerState, TunnelPeer
 from netgossip.types import CLUSTER_SCOPE
 
 RETRY_S: Final = 2.0
@@ -97,6 +98,7 @@ class Encryption:
         self._device = device
         self._projection = projection
         self._ring = ring
+        self._endpoints = TunnelEndpoints(device)
         self._state = state
         self._port = port
         self._underlay = underlay
@@ -109,6 +111,7 @@ class Encryption:
         """Run until cancelled; device and process stay."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._device.run)
+            nursery.start_soon(self._endpoints.run)
             nursery.start_soon(self._follow)
 
     async def note_on(self) -> None:
@@ -249,7 +252,7 @@ class Encryption:
         peers = peers_of(view, version)
         if not is_settled:
             peers = {key: replace(one, keepalive_s=KEEPALIVE_S) for key, one in peers.items()}
-        await self._device.set_peers(peers)
+        await self._endpoints.set_peers(peers, candidates_of(view, version))
         self._seen = seen
 
     async def _take_down(self, view: RegistryView) -> None:
@@ -315,3 +318,12 @@ def peers_of(view: RegistryView, version: int) -> dict[bytes, TunnelPeer]:
                 allowed=(f"{address}/{128 if version == 6 else 32}",),
             )
     return peers
+
+
+def candidates_of(view: RegistryView, version: int) -> dict[bytes, tuple[PeerEndpoint, ...]]:
+    """Return where the other hosts' ends of the tunnel may be, best first, by public key."""
+    return {
+        record.public_key: ((underlay, record.port),)
+        for _, underlay, record in tunnel_peers(view)
+        if (":" in underlay) == (version == 6)
+    }

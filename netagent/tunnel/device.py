@@ -129,17 +129,24 @@ class TunnelDevice:
         finally:
             self._announce()
 
-    async def set_peers(self, peers: Mapping[bytes, TunnelPeer], *, repoint: Collection[bytes] = ()) -> None:
+    async def set_peers(
+        self,
+        peers: Mapping[bytes, TunnelPeer],
+        *,
+        repoint: Collection[bytes] = (),
+        renew: Collection[bytes] = (),
+    ) -> None:
         """Have exactly these peers, by public key; those that stay the same are not touched.
 
         A peer's endpoint is set when it is new, when `peers` names another one than at the last call, or when
-        `repoint` has the peer; otherwise the place it was last heard from stays. While there is no device, the peers
-        are noted for the next one. FailedError.
+        `repoint` has the peer; otherwise the place it was last heard from stays. Those that `renew` has are made
+        anew, without the session that they may have. While there is no device, the peers are noted for the next one.
+        FailedError.
         """
         before, self._peers = self._peers or {}, dict(peers)
         async with self._lock:
             if self._engine is not None:
-                await self._apply_peers(self._engine, before, repoint)
+                await self._apply_peers(self._engine, before, repoint, renew)
 
     async def states(self) -> Mapping[bytes, PeerState]:
         """Return what the device knows of its peers, by public key; nothing while there is no device. FailedError."""
@@ -338,12 +345,14 @@ class TunnelDevice:
         engine: KernelDevice | WireguardGoProcess,
         before: Mapping[bytes, TunnelPeer],
         repoint: Collection[bytes],
+        renew: Collection[bytes] = (),
     ) -> None:
         if self._peers is None:
             return
         reading = await engine.read()
         wanted = {key: self._placed(peer, reading) for key, peer in self._peers.items()}
-        changes = peer_changes(reading.peers, wanted, before, repoint=repoint, now_s=time.time())
+        now_s = time.time()
+        changes = peer_changes(reading.peers, wanted, before, repoint=repoint, renew=renew, now_s=now_s)
         if changes:
             await engine.configure(changes=changes)
             await self._read(engine)

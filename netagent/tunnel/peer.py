@@ -20,7 +20,7 @@ PeerEndpoint: TypeAlias = tuple[str, int]
 NO_PRESHARED_KEY: Final = bytes(KEY_BYTES)
 """What the device has in place of none."""
 
-_FRESH_S: Final = 180.0
+SESSION_S: Final = 180.0
 """WireGuard's REJECT_AFTER_TIME: a session is not used for longer."""
 
 
@@ -98,16 +98,19 @@ def peer_changes(
     before: Mapping[bytes, TunnelPeer],
     *,
     repoint: Collection[bytes],
+    renew: Collection[bytes] = (),
     now_s: float,
 ) -> list[PeerChange]:
     """Return the changes, removals first: an address that moves to another peer is free when that one takes it.
 
     `before`: what was wanted last, empty after a start of the agent. `repoint`: peers whose endpoint is set even
-    where the device has another one.
+    where the device has another one. `renew`: peers that are made anew, and so begin with a handshake at once.
     """
-    changes = [PeerChange(public_key=key, remove=True) for key in read if key not in wanted]
+    removed = [key for key in read if key not in wanted or key in renew]
+    changes = [PeerChange(public_key=key, remove=True) for key in removed]
     for key, peer in wanted.items():
-        change = _change(read.get(key), peer, before.get(key), repoint=key in repoint, now_s=now_s)
+        has = None if key in renew else read.get(key)
+        change = _change(has, peer, before.get(key), repoint=key in repoint, now_s=now_s)
         if change != PeerChange(public_key=key):
             changes.append(change)
     return changes
@@ -146,5 +149,5 @@ def _must_point(
         return True
     if before is None:
         # The agent has started: a peer that talks stays where it is.
-        return not read.handshake_at_s or now_s - read.handshake_at_s > _FRESH_S
+        return not read.handshake_at_s or now_s - read.handshake_at_s > SESSION_S
     return before.endpoint != peer.endpoint

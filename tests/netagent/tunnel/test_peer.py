@@ -76,3 +76,17 @@ def test_a_state_is_relative_to_the_clock() -> None:
 
 def test_no_key_is_shown() -> None:
     assert "ppp" not in repr(PEER) + repr(read_of(PEER)) + repr(changes(None, PEER))
+
+
+def test_a_peer_that_is_made_anew_is_removed_first_and_gets_all_again() -> None:
+    first, second = peer_changes(
+        {KEY: read_of(replace(PEER, endpoint=THERE))},
+        {KEY: PEER},
+        {KEY: PEER},
+        repoint=[],
+        renew=[KEY],
+        now_s=NOW_S,
+    )
+    assert first == PeerChange(public_key=KEY, remove=True)
+    assert (second.endpoint, second.allowed, second.keepalive_s) == (HERE, PEER.allowed, 25)
+    assert second.preshared_key == PEER.preshared_key
