@@ -113,6 +113,7 @@ class GossipNode:
             own_logs=history.own_logs,
             replicas=history.replicas,
             signers=history.signers,
+            session_speakers=history.session_speakers,
             join_handler=join_handler,
             expect_peers=bool(history.members or seeds),
         )

@@ -49,6 +49,7 @@ from netgossip.types import (
     MemberState,
     NodeId,
     Scope,
+    SessionSpeakerHeard,
     StreamClose,
     StreamCommand,
     StreamId,
@@ -78,6 +79,7 @@ class Disk:
     members: dict[NodeId, Member] = field(default_factory=dict)
     signers: set[NodeId] = field(default_factory=set)
     claim_signers: set[NodeId] = field(default_factory=set)
+    session_speakers: set[NodeId] = field(default_factory=set)
 
     def note(self, event: EntriesChanged) -> None:
         """Record the event as an application's journal would."""
@@ -187,6 +189,7 @@ class SimHost:
                 replicas=[log for log in logs if log.owner != self.node_id],
                 signers=sorted(self.disk.signers),
                 claim_signers=sorted(self.disk.claim_signers),
+                session_speakers=sorted(self.disk.session_speakers),
             ),
             keyring=Keyring([cluster.ring_key]),
             label=cluster.label,
@@ -289,6 +292,8 @@ class SimHost:
                 self.disk.members[member.node_id] = member
             case ClaimSignerHeard(node_id):
                 self.disk.claim_signers.add(node_id)
+            case SessionSpeakerHeard(node_id):
+                self.disk.session_speakers.add(node_id)
             case MemberReaped(node_id):
                 self.disk.members.pop(node_id, None)
         if self.on_event is not None:

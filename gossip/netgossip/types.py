@@ -272,6 +272,14 @@ class ClaimSignerHeard:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionSpeakerHeard:
+    """A peer has shown for the first time that it has sessions for records; from now on, what it does not say under
+    one is believed only as far as a recording would be. Persist it (History.session_speakers)."""
+
+    node_id: NodeId
+
+
+@dataclass(frozen=True, slots=True)
 class UnprovenClaimHeard:
     """A claim came in the name of a node (that it lives elsewhere, has another incarnation, or has left) without that
     node's proof, and is refused. At most one event per minute and node."""
@@ -303,6 +311,7 @@ Event: TypeAlias = (
     | UnprovenLogHeard
     | RefusalHeard
     | ClaimSignerHeard
+    | SessionSpeakerHeard
     | UnprovenClaimHeard
     | OwnLogRaised
 )
@@ -328,6 +337,8 @@ class History:
     """Other owners that have signed a log once: what they did not sign is refused from then on."""
     claim_signers: Sequence[NodeId] = ()
     """Other nodes that have proven once what they say about themselves: they are not believed without any more."""
+    session_speakers: Sequence[NodeId] = ()
+    """Other nodes that have once had a session for records: without one they are hardly believed any more."""
 
 
 @dataclass(frozen=True, slots=True)

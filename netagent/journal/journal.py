@@ -214,6 +214,16 @@ class Journal:
             str(node_id) for (node_id,) in self._read("SELECT node_id FROM claim_signer ORDER BY node_id")
         ]
 
+    def note_session_speaker(self, node_id: NodeId) -> None:
+        """Note that another host has sessions for records: it is hardly believed without one again."""
+        self._note(("session speaker", node_id), statements.add_session_speaker(node_id))
+
+    def load_session_speakers(self) -> list[NodeId]:
+        """Other hosts that have once had a session for records."""
+        return [
+            str(node_id) for (node_id,) in self._read("SELECT node_id FROM session_speaker ORDER BY node_id")
+        ]
+
     def note_member(self, member: Member) -> None:
         """Note a node as the membership sees it now."""
         self._note(

@@ -54,6 +54,9 @@ and learned again with their next signed record. Evicted hosts count, because th
 MAX_CLAIM_SIGNERS: Final = 65_536
 """Bound of hosts of which the disk has that they prove what they say about themselves; beyond it: further ones are
 lost at a restart, and learned again when the member is heard."""
+MAX_SESSION_SPEAKERS: Final = 65_536
+"""Bound of hosts of which the disk has that they have sessions for records; beyond it: further ones are lost at a
+restart, and learned again with their next session."""
 
 SCHEMA: Final = (
     _LOG_TABLES.format("own")
@@ -109,6 +112,7 @@ CREATE TABLE IF NOT EXISTS replica_proof (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS signer (owner TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claim_signer (node_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS session_speaker (node_id TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 """Tables that a release which does not know them may leave as they are: they need no further version, so that it can
 still open the file."""
@@ -187,6 +191,14 @@ def add_claim_signer(node_id: NodeId) -> Statement:
     count = "SELECT count(*) FROM claim_signer"
     return Statement(
         f"INSERT OR IGNORE INTO claim_signer SELECT ? WHERE ({count}) < ?", (node_id, MAX_CLAIM_SIGNERS)
+    )
+
+
+def add_session_speaker(node_id: NodeId) -> Statement:
+    """Save that a host has sessions for records, as long as there is room."""
+    count = "SELECT count(*) FROM session_speaker"
+    return Statement(
+        f"INSERT OR IGNORE INTO session_speaker SELECT ? WHERE ({count}) < ?", (node_id, MAX_SESSION_SPEAKERS)
     )
 
 

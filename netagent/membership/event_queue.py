@@ -50,6 +50,7 @@ from netgossip.types import (
     ResponseReceived,
     Scope,
     ScopeSynced,
+    SessionSpeakerHeard,
     UnknownSourceHeard,
     UnprovenClaimHeard,
     UnprovenLogHeard,
@@ -309,6 +310,9 @@ class EventQueue:
                 return view.without_member(HostId(node_id))
             case ClaimSignerHeard(node_id=node_id):
                 self._journal.note_claim_signer(node_id)
+                return view
+            case SessionSpeakerHeard(node_id=node_id):
+                self._journal.note_session_speaker(node_id)
                 return view
             case _:
                 self._handle_other(event)

@@ -42,6 +42,7 @@ def restore(journal: Journal, local: HostId) -> RestoredState:
             replicas=replicas,
             signers=journal.load_signers(),
             claim_signers=journal.load_claim_signers(),
+            session_speakers=journal.load_session_speakers(),
         ),
         rows=journal.load_endpoints(),
         fenced=journal.load_fenced(),

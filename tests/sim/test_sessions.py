@@ -254,6 +254,22 @@ def test_under_loss_cuts_and_restarts_all_converge_and_have_sessions(seed: int) 
     cluster.run_until(lambda: cluster.converged() and all_sessions(cluster), timeout_s=120)
 
 
+def test_a_host_that_restarts_still_knows_who_has_sessions() -> None:
+    """Who has the ring key can't speak to it in the name of a member that is away, like a host without sessions."""
+    cluster = ready(5, 3)
+    n1, n2, n3 = (cluster[name] for name in ("n1", "n2", "n3"))
+    assert n1.disk.session_speakers == {n2.node_id, n3.node_id}
+    n2.stop()
+    cluster.restart("n1")
+    without_sessions(n2, cluster)
+    heard = len([one for one in n1.events if isinstance(one, RequestReceived)])
+    cluster.run_until(lambda: n2.node_id in n1.running.membership.members(), timeout_s=10)
+    number = ask(cluster, n2, n1, b"in its name")
+    cluster.run_for(6)
+    assert answers(n2).get(number) is None
+    assert len([one for one in n1.events if isinstance(one, RequestReceived)]) == heard
+
+
 def test_a_host_that_restarts_is_heard_as_soon_as_one_of_the_release_before() -> None:
     took = {}
     for speaks in (True, False):

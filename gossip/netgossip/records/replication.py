@@ -42,6 +42,7 @@ from netgossip.types import (
     NodeOutput,
     RequestReceived,
     Scope,
+    SessionSpeakerHeard,
     StreamId,
     Version,
 )
@@ -75,6 +76,7 @@ class Replication:
         own_logs: Sequence[Log] = (),
         replicas: Sequence[Log] = (),
         signers: Sequence[NodeId] = (),
+        session_speakers: Sequence[NodeId] = (),
         join_handler: JoinHandler | None = None,
         expect_peers: bool = False,
     ) -> None:
@@ -103,6 +105,7 @@ class Replication:
             join_handler=join_handler,
             works=self._works,
             identity=identity,
+            session_speakers=session_speakers,
         )
         self._dissemination = Dissemination(config=config)
         self._anti_entropy = AntiEntropy(config=config, rng=rng)
@@ -182,7 +185,7 @@ class Replication:
         """Return everything that the driver must do now."""
         self._handlers.conclude()
         datagrams, streams = self._transport.drain()
-        events = self._events.copy()
+        events = [*self._events, *map(SessionSpeakerHeard, self._transport.take_new_speakers())]
         self._events.clear()
         return NodeOutput(tuple(datagrams), tuple(streams), tuple(events))
 

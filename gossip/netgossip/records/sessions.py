@@ -19,14 +19,14 @@ was sent. (Python does not overwrite the memory that it frees.)
 - The lower id renews a session after REKEY_S or REKEY_FRAMES, the other one a quarter later if that has not happened.
   A session opens for OVERLAP_S after the peer was first heard under a later one, and LIFETIME_S + OVERLAP_S at most.
 - A peer that has once sent a valid offer or answer *speaks sessions*: what else it says in frames under a ring key is
-  believed only as far as a recording would be (transport.py).
+  believed only as far as a recording would be (transport.py), also after a restart of this node.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -94,7 +94,9 @@ class Sessions:
         keyring: Keyring,
         label: bytes,
         rng: random.Random,
+        speakers: Iterable[NodeId] = (),
     ) -> None:
+        """`speakers`: peers that have shown in an earlier run that they speak sessions."""
         self._node_id = node_id
         self._epoch = epoch
         self._identity = identity
@@ -104,7 +106,8 @@ class Sessions:
         self._offers: dict[NodeId, _Offer] = {}
         self._sessions: dict[NodeId, list[Session]] = {}
         """In the order in which they were made."""
-        self._speakers: set[NodeId] = set()
+        self._speakers = set(speakers)
+        self._new_speakers: list[NodeId] = []
         self._kept: set[NodeId] = set()
         """Live peers."""
         self._sweep_at = NEVER
@@ -177,6 +180,11 @@ class Sessions:
     def speaks(self, peer: NodeId) -> bool:
         """True once the peer has shown that it speaks sessions; it is not forgotten with the peer."""
         return peer in self._speakers
+
+    def take_new_speakers(self) -> list[NodeId]:
+        """Peers that have shown it for the first time since the last call."""
+        taken, self._new_speakers = self._new_speakers, []
+        return taken
 
     def find(self, peer: NodeId, session_id: bytes) -> Session | None:
         """The session under which a frame of the peer may open."""
@@ -283,8 +291,9 @@ class Sessions:
         return session.asked_by == min(self._node_id, session.peer)
 
     def _note_speaker(self, peer: NodeId) -> None:
-        if len(self._speakers) < SPEAKERS_LIMIT:
+        if peer not in self._speakers and len(self._speakers) < SPEAKERS_LIMIT:
             self._speakers.add(peer)
+            self._new_speakers.append(peer)
 
     def _may_compute(self, now: float) -> bool:
         gained = max(now - self._answers_at, 0.0) * ANSWERS_PER_S

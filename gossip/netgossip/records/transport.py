@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -147,6 +147,7 @@ class RecordTransport:
         join_handler: JoinHandler | None,
         works: WorkQueue,
         identity: Identity | None = None,
+        session_speakers: Sequence[NodeId] = (),
         assembles: int = ASSEMBLED_BYTES,
     ) -> None:
         """`assembles`: the longest message that peers may send us in parts, as we announce it. 0: behave like a
@@ -158,7 +159,13 @@ class RecordTransport:
         epoch = (boot_epoch & 0xFFFFFFFF) << 32 | rng.getrandbits(32)
         self._sealer = Sealer(node_id=node_id, epoch=epoch, keyring=keyring, label=label)
         self._sessions = Sessions(
-            node_id=node_id, epoch=epoch, identity=identity, keyring=keyring, label=label, rng=rng
+            node_id=node_id,
+            epoch=epoch,
+            identity=identity,
+            keyring=keyring,
+            label=label,
+            rng=rng,
+            speakers=session_speakers,
         )
         self._opener = Opener(
             node_id=node_id,
@@ -286,6 +293,10 @@ class RecordTransport:
         """Return the peers of which a new start was proven live since the last call."""
         admitted, self._admitted = self._admitted, []
         return admitted
+
+    def take_new_speakers(self) -> list[NodeId]:
+        """Return the peers that have shown for the first time that they have sessions, since the last call."""
+        return self._sessions.take_new_speakers()
 
     # Receiving.
 

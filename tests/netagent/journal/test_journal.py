@@ -552,3 +552,15 @@ def test_who_proves_its_claims_is_known_for_good_and_bounded(
         journal.note_claim_signer(f"{number:032x}")
     journal = reopen()
     assert journal.load_claim_signers() == [f"{number:032x}" for number in range(10)]
+
+
+def test_who_has_sessions_is_known_for_good_and_bounded(
+    reopen: Reopen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statements, "MAX_SESSION_SPEAKERS", 10)
+    journal = reopen()
+    for number in range(20):
+        journal.note_session_speaker(f"{number:032x}")
+        journal.note_session_speaker(f"{number:032x}")
+    journal = reopen()
+    assert journal.load_session_speakers() == [f"{number:032x}" for number in range(10)]

@@ -38,6 +38,7 @@ from netgossip.types import (
     RequestReceived,
     ResponseReceived,
     ScopeSynced,
+    SessionSpeakerHeard,
     UnknownSourceHeard,
     UnprovenClaimHeard,
     UnprovenLogHeard,
@@ -217,3 +218,9 @@ def test_a_host_that_proves_its_claims_is_remembered_on_disk() -> None:
     parts = event_queue()
     parts.event_queue.handle((ClaimSignerHeard(H2),))
     assert parts.journal.notes == [("note_claim_signer", H2)]
+
+
+def test_a_host_that_has_sessions_is_remembered_on_disk() -> None:
+    parts = event_queue()
+    parts.event_queue.handle((SessionSpeakerHeard(H2),))
+    assert parts.journal.notes == [("note_session_speaker", H2)]

@@ -58,6 +58,9 @@ class Remembers(Journal):
     def load_claim_signers(self) -> list[str]:
         return [H2]
 
+    def load_session_speakers(self) -> list[str]:
+        return [H2]
+
     def load_members(self) -> list[Member]:
         return [Member(one, ("192.0.2.1", 7956), MemberState.ALIVE, 1) for one in (HostId(H1), HostId(H2))]
 
@@ -83,7 +86,7 @@ def test_a_start_drops_what_others_said_in_networks_that_were_left() -> None:
     assert journal.owner == H1
     assert {log.scope for log in known.history.replicas} == {CLUSTER_SCOPE, scope_of(N1)}
     assert journal.dropped == [(scope_of(LEFT), H2)]
-    assert known.history.signers == known.history.claim_signers == [H2]
+    assert known.history.signers == known.history.claim_signers == known.history.session_speakers == [H2]
 
 
 def test_the_first_view_is_made_of_ours_and_of_others() -> None:
