@@ -142,7 +142,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.doctor", "netagent.endpoints", "netagent.external", "netagent.feeds", "netagent.firewall",
         "netagent.flows", "netagent.interface", "netagent.ipam", "netagent.journal", "netagent.keys", "netagent.page",
         "netagent.probes",
-        "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc",
+        "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc", "netagent.tunnel.peer",
         "netdns", "netgossip",
     },
     "netagent.commands.access": {
@@ -161,7 +161,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.metrics": {
         "netagent.daemon", "netagent.datapath.reconcile.reconciler", "netagent.endpoints.attach_times",
         "netagent.firewall.guard", "netagent.ipam.space", "netagent.probes.quality", "netagent.registry",
-        "netagent.openmetrics", "netgossip.driver", "netgossip.types",
+        "netagent.openmetrics", "netagent.tunnel.peer", "netgossip.driver", "netgossip.types",
     },
     "netagent.main": {
         "netagent.commands", "netagent.config", "netagent.control.api", "netagent.daemon", "netagent.metrics",

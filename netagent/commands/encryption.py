@@ -12,7 +12,7 @@ import trio
 from netagent.commands.handlers import answers
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
-from netagent.daemon.encryption import TunnelStatus, has_session
+from netagent.daemon.encryption import TunnelStatus
 from netagent.datapath.host.uplink import version_of
 from netagent.doctor.checks.host_checks import OVERHEAD_BYTES
 from netagent.errors import NetagentError, RefusedError
@@ -26,6 +26,7 @@ from netagent.registry.encryption import is_encrypted, live_others, stage_of
 from netagent.registry.view import RegistryView
 from netagent.registry.views import short_id
 from netagent.rpc.encryption import Ability, encode_question, parse_answer_untrusted
+from netagent.tunnel.peer import has_session
 
 ASK_S: Final = 2.0
 """How long a live host may take to say whether it can encrypt."""

@@ -24,6 +24,8 @@ import trio
 from netagent.daemon.tunnel_endpoints import TunnelEndpoints
 from netagent.datapath.host.uplink import Underlay, version_of
 from netagent.errors import FailedError, NetagentError, RefusedError
+from netagent.events.channel import event
+from netagent.events.kinds import EventKind
 from netagent.keys.ring_store import RingStore
 from netagent.model.address.tunnel import tunnel_cidr
 from netagent.model.author import current_author
@@ -33,6 +35,7 @@ from netagent.model.records import MAX_ENCRYPTION_REVISION, EncryptionRecord, En
 from netagent.projection.controller import Projection
 from netagent.projection.datapath_input import vxlan_underlay
 from netagent.registry.encryption import (
+    is_encrypted,
     is_encryption_on,
     live_others,
     own_salt,
@@ -47,7 +50,7 @@ from netagent.rpc.encryption import Ability
 from netagent.state_dir import StateDir
 from netagent.tunnel.device import TunnelDevice, require_backend
 from netagent.tunnel.keys import KEY_BYTES, private_key_from, public_key_of
-from netagent.tunnel.peer import PeerEndpoint, PeerState, TunnelPeer
+from netagent.tunnel.peer import PeerEndpoint, PeerState, TunnelPeer, has_session
 from netgossip.types import CLUSTER_SCOPE
 
 RETRY_S: Final = 2.0
@@ -56,10 +59,10 @@ SESSIONS_S: Final = 0.25
 KEEPALIVE_S: Final = 5
 """Interval of packets that keep sessions while the cluster begins or ends to encrypt: before, nothing else passes the
 tunnel by which a session would come."""
+WATCH_S: Final = 5.0
+"""How often sessions are looked at for events."""
 APPLY_S: Final = 5.0
 """How long a step waits for firewall and datapath before it looks at newer records."""
-FRESH_S: Final = 180.0
-"""WireGuard uses a session for no longer. Probes pass each path all the time, so one that works has a newer one."""
 
 logger = logging.getLogger("netagent.encryption")
 
@@ -113,6 +116,7 @@ class Encryption:
             nursery.start_soon(self._device.run)
             nursery.start_soon(self._endpoints.run)
             nursery.start_soon(self._follow)
+            nursery.start_soon(self._watch_sessions)
 
     async def note_on(self) -> None:
         """Say that this host is fenced, if no record of its own says so: then nothing is sent in the clear before the
@@ -141,6 +145,12 @@ class Encryption:
         if own is not None:
             decided = replace(decided, stage=own.stage, is_reached=own.is_reached)
         await self._publisher.put(decided)
+        logger.log(
+            logging.INFO if is_on else logging.WARNING,
+            "encryption is turned %s, step by step, on all hosts",
+            "on" if is_on else "off",
+            extra=event(EventKind.ENCRYPTION, "encryption"),
+        )
         return True
 
     def _decision(self, revision: int, *, is_on: bool) -> EncryptionRecord:
@@ -198,6 +208,30 @@ class Encryption:
             states=known,
         )
 
+    async def _watch_sessions(self) -> None:
+        """Tell of paths that lose their session, and have one again. Sessions come and go without a record."""
+        lost: set[HostId] = set()
+        had: set[HostId] = set()
+        while True:
+            await trio.sleep(WATCH_S)
+            tunnel = await self.status()
+            if tunnel is None or tunnel.trouble or not is_encrypted(self._live.view):
+                lost, had = set(), set()  # of one trouble, `status` warns once, and not for each path
+                continue
+            has = {host_id for host_id, state in tunnel.states.items() if has_session(state)}
+            live = live_others(self._live.view).keys()
+            for host_id in sorted((had - has) & live):
+                self._tell_of_path(host_id, "has no session any more: nothing passes", logging.WARNING)
+            for host_id in sorted(lost & has):
+                self._tell_of_path(host_id, "has a session again", logging.INFO)
+            lost, had = (lost | (had & live)) - has, has
+
+    def _tell_of_path(self, host_id: HostId, text: str, level: int) -> None:
+        name = self._live.view.hosts[host_id].unique_name
+        logger.log(
+            level, "the encrypted tunnel to %s %s", name, text, extra=event(EventKind.ENCRYPTION, name)
+        )
+
     async def _follow(self) -> None:
         while True:
             known = self._live.now
@@ -238,6 +272,13 @@ class Encryption:
         if own.stage is EncryptionStage.CLEAR:
             self._ring.note_encryption(is_on=False)
         await self._publisher.put(replace(own, is_reached=True))
+        if own.stage is decision.target:
+            done = (
+                "sends and takes encrypted packets alone"
+                if own.is_on
+                else "sends and takes packets in the clear"
+            )
+            logger.info("this host %s", done, extra=event(EventKind.ENCRYPTION, "encryption"))
         return False
 
     async def _keep_up(self, view: RegistryView, *, is_settled: bool) -> None:
@@ -299,11 +340,6 @@ class Encryption:
     async def _publish(self, view: RegistryView, record: TunnelRecord) -> None:
         if record not in view.records_of(view.local, CLUSTER_SCOPE):
             await self._publisher.put(record)
-
-
-def has_session(state: PeerState | None) -> bool:
-    """True if packets to the peer would leave at once."""
-    return state is not None and state.handshake_s_ago is not None and state.handshake_s_ago < FRESH_S
 
 
 def peers_of(view: RegistryView, version: int) -> dict[bytes, TunnelPeer]:

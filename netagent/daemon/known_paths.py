@@ -27,6 +27,7 @@ def known_paths(view: RegistryView, sight: SightOf, hosts: Sequence[HostId]) -> 
                 None if rtt_s is None else round(rtt_s * 1e6),
                 None if loss_percent is None else round(loss_percent * 10),
                 shown["path_mtu_bytes"],
+                shown.get("encrypted", False),
             )
         )
     return found

@@ -29,6 +29,8 @@ class EventKind(enum.StrEnum):
     """A network was made, changed or removed."""
     SERVICE = "service"
     """A service that is no container, a service's own address or a name was added, changed or removed."""
+    ENCRYPTION = "encryption"
+    """The cluster begins to encrypt, or ends it; this host's packets do; a path lost its tunnel, or has it again."""
     CONFLICT = "conflict"
     """Two records began, or ceased, to contradict each other."""
     REPAIR = "repair"

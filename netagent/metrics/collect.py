@@ -15,6 +15,7 @@ from prometheus_client.core import InfoMetricFamily, Metric
 from netagent import __version__
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
+from netagent.daemon.encryption import TunnelStatus
 from netagent.loop_passes import LoopPasses
 from netagent.metrics.cluster_families import member_families, network_families, path_families
 from netagent.metrics.gossip_families import (
@@ -26,6 +27,7 @@ from netagent.metrics.gossip_families import (
 from netagent.metrics.host_families import (
     attach_families,
     check_families,
+    encryption_families,
     kernel_families,
     loop_families,
     reconcile_families,
@@ -38,6 +40,7 @@ from netagent.openmetrics.dns_families import dns_families
 from netagent.openmetrics.family import gauge
 from netagent.openmetrics.process_families import Processes
 from netagent.openmetrics.text import Pieces
+from netagent.registry.encryption import stage_of
 from netagent.registry.record_codec import scope_of
 from netgossip.slices import Slices
 
@@ -60,14 +63,16 @@ class Collection:
     async def pieces(self) -> Pieces:
         """Return all families. Waits for the counters of the resolver process, if this host is in a cluster."""
         dns: Mapping[str, int] = {}
+        tunnel: TunnelStatus | None = None
         if (cluster := self._agent.cluster) is not None:
             supervisor = cluster.controllers.supervisor
             dns = supervisor.last_statistics
             with trio.move_on_after(STATISTICS_S):
                 dns = await supervisor.statistics()
-        return self._families(dns)
+            tunnel = await cluster.encryption.status()
+        return self._families(dns, tunnel)
 
-    def _families(self, dns: Mapping[str, int]) -> Pieces:
+    def _families(self, dns: Mapping[str, int], tunnel: TunnelStatus | None) -> Pieces:
         agent, cluster = self._agent, self._agent.cluster
         info = InfoMetricFamily("netagent_build", "The agent's version.", value={"version": __version__})
         uptime_s = trio.current_time() - agent.started_at
@@ -109,6 +114,15 @@ class Collection:
         )
         datapath, guard = cluster.kernel.reconciler.status(), cluster.kernel.guard.status()
         yield from _each(kernel_families(datapath, guard))
+        names = {host_id: host.unique_name or host.name for host_id, host in view.hosts.items()}
+        yield from _each(
+            encryption_families(
+                stage_of(view, view.local),
+                sum(host_id != view.local and host.is_live for host_id, host in view.hosts.items()),
+                {} if tunnel is None else tunnel.states,
+                lambda host_id: names.get(host_id, host_id[:8]),
+            )
+        )
         yield from _each(reconcile_families(cluster.kernel.reconciler.durations))
         yield from _each(attach_families(cluster.endpoints.context.times))
         yield from _each(check_families(cluster.checks.counts, cluster.checks.healths()))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client.core import Metric
 
 from netagent.datapath.reconcile.reconciler import ReconcileStatus
 from netagent.endpoints.attach_times import AttachTimes
 from netagent.firewall.guard import GuardStatus
-from netagent.model.records import Health
+from netagent.metrics.cluster_families import MAX_PATHS
+from netagent.model.ids import HostId
+from netagent.model.records import EncryptionStage, Health
 from netagent.openmetrics.family import as_label, counters, gauge, gauges, histograms
+from netagent.tunnel.peer import PeerState, has_session
 from netgossip.histogram import Histogram
 
 
@@ -61,6 +64,42 @@ def trouble_families(troubles: Mapping[str, bool]) -> Iterator[Metric]:
         "1 where a part of the agent cannot do its work; `netagent status` says why, and what to do.",
         ["part"],
         {(part,): float(is_so) for part, is_so in troubles.items()},
+    )
+
+
+def encryption_families(
+    stage: EncryptionStage, peers: int, states: Mapping[HostId, PeerState], name_of: Callable[[HostId], str]
+) -> Iterator[Metric]:
+    """Yield how far this host is on the way to encrypted packets, and what its tunnel carries. `peers`: other hosts;
+    `states`: of those with a place in the tunnel."""
+    is_encrypted = stage >= EncryptionStage.SENDING
+    connected = sum(map(has_session, states.values())) if is_encrypted else 0
+    yield gauge(
+        "netagent_encryption_stage",
+        "0: packets leave in the clear; 1: there is a tunnel, too; 2: they leave by the tunnel alone; 3: the "
+        "firewall refuses all others.",
+        stage,
+    )
+    yield gauge("netagent_encrypted_paths", "Paths to other hosts that are encrypted.", connected)
+    yield gauge(
+        "netagent_unencrypted_paths",
+        "Paths to other hosts that are not encrypted, or would be if there were a session.",
+        max(peers - connected, 0),
+    )
+    first = sorted(states.items(), key=lambda one: (has_session(one[1]), one[0]))[:MAX_PATHS]
+    shown = {(as_label(name_of(host_id)),): state for host_id, state in first}
+    yield gauges(
+        "netagent_tunnel_handshake_age_seconds",
+        "Since the last handshake with a host; 180 or more: nothing passes.",
+        ["host"],
+        {key: one.handshake_s_ago for key, one in shown.items() if one.handshake_s_ago is not None},
+    )
+    yield counters(
+        "netagent_tunnel_bytes",
+        "What the encrypted tunnel carried, by host and direction. From the start again when its process does.",
+        ["host", "direction"],
+        {(*key, "sent"): one.sent_bytes for key, one in shown.items()}
+        | {(*key, "received"): one.received_bytes for key, one in shown.items()},
     )
 
 

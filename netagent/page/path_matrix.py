@@ -59,4 +59,5 @@ def _cell(path: KnownPath | None, to: Mapping[str, Any]) -> dict[str, Any]:
         "rtt_s": None if path.rtt_us is None else path.rtt_us / 1e6,
         "loss_percent": None if path.loss_permille is None else path.loss_permille / 10,
         "mtu_bytes": path.size_bytes,
+        "encrypted": path.is_encrypted,
     }

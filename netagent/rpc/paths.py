@@ -1,9 +1,11 @@
 """Paths of another host: what does it know of its paths to some hosts? Pure.
 
     question   ["paths", [id (16), ...]]                        at most MAX_HOSTS of them
-    answer     ["paths", [[state, rtt, loss, size], ...]]       of each, in the question's order
+    answer     ["paths", [[state, rtt, loss, size, encrypts], ...]]
+                                                                of each, in the question's order
 
-State is an index into STATES, round trip in microseconds, loss in thousandths, size in bytes; nil: not known.
+State is an index into STATES, round trip in microseconds, loss in thousandths, size in bytes; nil: not known. The
+last is a boolean; a host of a release before leaves it out.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from netagent.registry.record_fields import RecordFields, pack_id
 from netagent.rpc.messages import PATHS, parsing
 
 MAX_HOSTS: Final = 32
-"""Bound of hosts in one question; beyond it: refused. A question takes 560 bytes then, an answer 520."""
+"""Bound of hosts in one question; beyond it: refused. A question takes 560 bytes then, an answer 552."""
 STATES: Final = ("unknown", "ok", "lossy", "degraded", "one-way", "down", "local")
 """As `members` says them. Further ones are appended: the wire has the index."""
 _MAX_RTT_US: Final = 60_000_000
@@ -34,6 +36,8 @@ class KnownPath:
     rtt_us: int | None = None
     loss_permille: int | None = None
     size_bytes: int | None = None
+    is_encrypted: bool = False
+    """What containers send by it leaves encrypted, or not at all."""
 
 
 def encode_question(hosts: Sequence[HostId]) -> bytes:
@@ -51,7 +55,13 @@ def parse_question_untrusted(payload: bytes) -> tuple[HostId, ...]:
 def encode_answer(paths: Sequence[KnownPath]) -> bytes:
     """Encode the answer, in the question's order."""
     rows = [
-        [STATES.index(one.state), _at_most(one.rtt_us, _MAX_RTT_US), one.loss_permille, one.size_bytes]
+        [
+            STATES.index(one.state),
+            _at_most(one.rtt_us, _MAX_RTT_US),
+            one.loss_permille,
+            one.size_bytes,
+            one.is_encrypted,
+        ]
         for one in paths
     ]
     data: bytes = msgpack.packb([PATHS, rows])
@@ -74,6 +84,7 @@ def _path(fields: RecordFields, what: str) -> KnownPath:
         row.integer_or_none("round trip", 0, _MAX_RTT_US),
         row.integer_or_none("loss", 0, 1000),
         row.integer_or_none("size", 0, _MAX_SIZE_BYTES),
+        row.boolean("encrypted") if row.has_more() else False,
     )
 
 

@@ -21,7 +21,8 @@ NO_PRESHARED_KEY: Final = bytes(KEY_BYTES)
 """What the device has in place of none."""
 
 SESSION_S: Final = 180.0
-"""WireGuard's REJECT_AFTER_TIME: a session is not used for longer."""
+"""WireGuard's REJECT_AFTER_TIME: a session is not used for longer. Probes pass each path all the time, so one that
+works has a newer one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,11 @@ class PeerState:
     """None: there has been none since the device, or its process, was made."""
     received_bytes: int
     sent_bytes: int
+
+
+def has_session(state: PeerState | None) -> bool:
+    """True if packets to the peer leave at once."""
+    return state is not None and state.handshake_s_ago is not None and state.handshake_s_ago < SESSION_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

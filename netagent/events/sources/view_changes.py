@@ -51,6 +51,8 @@ def news_between(earlier: RegistryView, later: RegistryView) -> Slices[list[News
             found += _of_host(earlier.hosts.get(host_id), later.hosts.get(host_id))
         yield
     found += _evictions(earlier, later)
+    if later.encryption_records is not earlier.encryption_records:
+        found += _encryption(earlier, later)
     if later.networks is not earlier.networks:
         found += _networks(earlier, later)
     yield
@@ -151,6 +153,17 @@ def _evictions(earlier: RegistryView, later: RegistryView) -> Iterator[News]:
         did = "revoked" if host_id in later.revoked else "evicted"
         text = f"{name} ({short_id(host_id)}) was {did}"
         yield News(EventKind.EVICT, name, text, author, EventLevel.WARNING)
+
+
+def _encryption(earlier: RegistryView, later: RegistryView) -> Iterator[News]:
+    before, now = earlier.encryption, later.encryption
+    was_on = before is not None and before.is_on
+    if now is None or now.is_on == was_on or now.decided_on in {None, later.local}:
+        return
+    name = _host_name(later, now.decided_on)
+    text = f"{now.changed_by or 'an operator'} on {name} turned encryption {'on' if now.is_on else 'off'}"
+    level = EventLevel.INFO if now.is_on else EventLevel.WARNING
+    yield News(EventKind.ENCRYPTION, "encryption", text, Author(AuthorKind.GOSSIP, name), level)
 
 
 def _host_name(view: RegistryView, host_id: HostId) -> str:

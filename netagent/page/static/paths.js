@@ -14,7 +14,7 @@ export function paths(place) {
     "section", { class: "fill" },
     h("div", { class: "bar" }, h("h1", {}, "Paths"), h("label", { class: "unseen", for: "q" }, "Filter hosts: any of these words"), search, count),
     h("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": "Paths" },
-      h("table", { class: "grid matrix" }, h("caption", { class: "unseen" }, "Paths from the host of each row to the host of each column: state, round trip, loss, and the largest packet"), h("thead", {}, head), body), empty),
+      h("table", { class: "grid matrix" }, h("caption", { class: "unseen" }, "Paths from the host of each row to the host of each column: state, round trip, loss, the largest packet, and whether it is encrypted"), h("thead", {}, head), body), empty),
   );
   let stream = null;
 
@@ -51,6 +51,6 @@ export function paths(place) {
 
 function cell(one) {
   if (one.state === "local") return h("td", { class: "faint" }, h("span", { class: "unseen" }, "itself"), h("span", { "aria-hidden": "true" }, "·"));
-  const more = [one.loss_percent ? `${one.loss_percent} % lost` : "", one.mtu_bytes ? `${number(one.mtu_bytes)} B` : ""].filter(Boolean).join(", ");
+  const more = [one.loss_percent ? `${one.loss_percent} % lost` : "", one.mtu_bytes ? `${number(one.mtu_bytes)} B` : "", one.encrypted ? "encrypted" : ""].filter(Boolean).join(", ");
   return h("td", {}, state(one.state, one.state === "ok" ? milliseconds(one.rtt_s) || "ok" : one.state), h("div", { class: "faint" }, more));
 }

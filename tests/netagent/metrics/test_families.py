@@ -10,13 +10,16 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from netagent.metrics import cluster_families, gossip_families
 from netagent.metrics.cluster_families import MAX_NETWORKS, MAX_PATHS, OTHER
+from netagent.metrics.host_families import encryption_families
 from netagent.model.ids import HostId, NetworkId
+from netagent.model.records import EncryptionStage
 from netagent.openmetrics.dns_families import dns_families
 from netagent.openmetrics.family import counter, counters, gauges, histograms
 from netagent.openmetrics.text import rendered
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.record_codec import scope_of
 from netagent.registry.view import RegistryView
+from netagent.tunnel.peer import PeerState
 from netdns.latency import Latency
 from netgossip.driver import Traffic
 from netgossip.histogram import Histogram
@@ -178,3 +181,32 @@ def test_a_process_that_says_nothing_gives_no_histogram_and_zeros() -> None:
     found = samples(dns_families({}))
     assert found[of("netagent_dns_queries_total")] == 0
     assert not [name for name, _ in found if name.startswith("netagent_dns_latency")]
+
+
+def test_the_tunnel_says_which_paths_are_encrypted_and_what_it_carried() -> None:
+    def peer(ago_s: float | None) -> PeerState:
+        return PeerState(endpoint=None, handshake_s_ago=ago_s, received_bytes=7, sent_bytes=9)
+
+    states = {HostId("1" * 32): peer(12.0), HostId("2" * 32): peer(200.0), HostId("3" * 32): peer(None)}
+    found = samples(encryption_families(EncryptionStage.FENCED, 4, states, lambda host_id: f"h{host_id[0]}"))
+    assert found[of("netagent_encryption_stage")] == 3
+    assert found[of("netagent_encrypted_paths")] == 1
+    assert found[of("netagent_unencrypted_paths")] == 3
+    assert found[of("netagent_tunnel_handshake_age_seconds", host="h2")] == 200
+    assert of("netagent_tunnel_handshake_age_seconds", host="h3") not in found
+    assert found[of("netagent_tunnel_bytes_total", host="h1", direction="sent")] == 9
+    clear = samples(encryption_families(EncryptionStage.READY, 4, states, lambda host_id: host_id))
+    assert clear[of("netagent_encrypted_paths")] == 0, "sessions alone encrypt nothing"
+
+
+def test_many_hosts_with_a_tunnel_are_bounded_and_those_without_a_session_come_first() -> None:
+    states = {
+        HostId(f"{number:032x}"): PeerState(
+            endpoint=None, handshake_s_ago=None if number == 199 else 1.0, received_bytes=0, sent_bytes=0
+        )
+        for number in range(200)
+    }
+    found = samples(encryption_families(EncryptionStage.FENCED, 200, states, lambda host_id: host_id))
+    hosts = {dict(labels)["host"] for name, labels in found if name == "netagent_tunnel_bytes_total"}
+    assert len(hosts) == MAX_PATHS
+    assert f"{199:032x}" in hosts

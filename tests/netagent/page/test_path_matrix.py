@@ -52,6 +52,7 @@ def test_each_path_is_shown_from_its_own_end() -> None:
         "rtt_s": 0.0015,
         "loss_percent": 12.5,
         "mtu_bytes": 1450,
+        "encrypted": False,
     }
     assert [cell["state"] for cell in rows[ids[1]]["cells"]] == ["ok", "unknown", "unknown"]
     assert (rows[ids[2]]["answered"], rows[ids[2]]["cells"]) == (False, [])

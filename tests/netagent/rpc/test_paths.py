@@ -53,9 +53,14 @@ def test_the_largest_answer_fits() -> None:
 
 
 def test_a_later_release_may_know_more() -> None:
-    row = [200, 1, 2, 3, "appended"]
+    row = [200, 1, 2, 3, True, "appended"]
     found = parse_answer_untrusted(msgpack.packb([messages.PATHS, [row], "appended"]), HOSTS)
-    assert found == {HOSTS[0]: KnownPath("unknown", 1, 2, 3)}
+    assert found == {HOSTS[0]: KnownPath("unknown", 1, 2, 3, True)}
+
+
+def test_an_earlier_release_knows_of_no_encryption() -> None:
+    found = parse_answer_untrusted(msgpack.packb([messages.PATHS, [[1, 1, 2, 3]]]), HOSTS)
+    assert found == {HOSTS[0]: KnownPath("ok", 1, 2, 3, False)}
 
 
 @given(

@@ -17,7 +17,15 @@ from netagent.events.sources.view_changes import (
     news_between,
 )
 from netagent.model.ids import HostId
-from netagent.model.records import Drain, ForgetRecord, NetworkRecord, Policy, Record, RemovalRecord
+from netagent.model.records import (
+    Drain,
+    EncryptionRecord,
+    ForgetRecord,
+    NetworkRecord,
+    Policy,
+    Record,
+    RemovalRecord,
+)
 from netagent.registry.view import RegistryView
 from netgossip.slices import at_once
 from netgossip.types import Member, MemberState
@@ -174,6 +182,21 @@ def test_an_eviction_by_another_host(world: World) -> None:
     assert world.told(Change(lambda: world.put(H2, ForgetRecord(H3, settled=True)))) == [
         "evict/h3/h3 (00000000) was evicted/host h2"
     ]
+
+
+def test_encryption_that_another_host_turned_on_or_off(world: World) -> None:
+    on = EncryptionRecord(True, 1, 0, "root", H2)
+    assert world.told(Change(lambda: world.put(H2, on))) == [
+        "encryption/encryption/root on h2 turned encryption on/host h2"
+    ]
+    assert world.told(Change(lambda: world.put(H3, on)), Change(lambda: world.put(H1, on))) == []
+    off = EncryptionRecord(False, 2, 0, "root", H3)
+    assert world.told(Change(lambda: world.put(H2, off))) == [], "h3 has not said so itself"
+    assert world.told(Change(lambda: world.put(H3, off))) == [
+        "encryption/encryption/root on h3 turned encryption off/host h3"
+    ]
+    here = EncryptionRecord(True, 3, 0, "root", H1)
+    assert world.told(Change(lambda: world.put(H1, here))) == [], "told where it is done"
 
 
 def test_conflicts_begin_and_end(world: World) -> None:
