@@ -88,6 +88,8 @@ class Presenter:
             clash = f"another network has the name {network.name}"
         if not network.holds_vni:
             clash = f"another network has the VNI {record.vni}: this one is not set up"
+        elif why := self.view.why_not_built(network):
+            clash = f"{why}: it is not set up here"
         attached = self.view.attachments(network.network_id)
         return {
             "id": network.network_id,

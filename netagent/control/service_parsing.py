@@ -12,6 +12,7 @@ from netagent.control.conversion import name_of
 from netagent.control.request_parsing import optional_name
 from netagent.errors import InputError
 from netagent.interface import services as asked
+from netagent.model.ids import LOCALHOST
 from netagent.model.locality import MAX_WEIGHT, Balance
 from netagent.model.number import whole_number
 from netagent.model.records import MAX_HOST_WEIGHTS, MAX_SERVICE_PORTS, ServiceKey, ServicePort
@@ -27,9 +28,9 @@ _CHANGE_FORM: Final = f"{_WEIGHT_FORM}; or HOST=default, so that each replica th
 
 def service_key(name: str, group: str) -> ServiceKey:
     """Check the name of a service, and that of its group."""
-    if name == "localhost":
+    if name == LOCALHOST:
         raise InputError(
-            "localhost is the container itself for every program", thing=name, hint="use another name"
+            f"{LOCALHOST} is the container itself for every program", thing=name, hint="use another name"
         )
     return ServiceKey(name_of(name, "service"), optional_name(group, "group") or None)
 

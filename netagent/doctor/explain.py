@@ -256,8 +256,8 @@ def why_not_programmed(evidence: Evidence, endpoint: EndpointView) -> str:
         return (
             "its network was removed" if view.is_removed(endpoint.network_id) else "its network is not known"
         )
-    if not network.holds_vni:
-        return f"network {network.unique_name} is not built: another network has its VNI"
+    if why := view.why_not_built(network):
+        return f"network {network.unique_name} is not built: {why}"
     if not any(row.network_id == endpoint.network_id for row in evidence.rows.values()):
         return f"no container of this host is in network {network.unique_name}"
     if endpoint.owner == view.local:
@@ -285,8 +285,8 @@ def network_lines(evidence: Evidence, network: NetworkView) -> Iterator[ObjectSt
     """Yield what a network's record makes on this host."""
     rows = [row for row in evidence.rows.values() if row.network_id == network.network_id]
     idle = "" if rows else "no container of this host is in it"
-    if not network.holds_vni:  # objects with these names belong to the other network
-        reason = "it is not built: another network has its VNI"
+    if why := evidence.view.why_not_built(network):  # objects with these names may belong to another network
+        reason = f"it is not built: {why}"
         yield ObjectStatus("device", bridge_name(network.record.vni), State.NOT_NEEDED, reason)
         return
     for name in (bridge_name(network.record.vni), vxlan_name(network.record.vni)):

@@ -98,6 +98,6 @@ def _lacking(view: RegistryView) -> list[NetworkView]:
         network
         for network in view.networks.values()
         if network.record.host_access
-        and network.holds_vni
+        and not view.why_not_built(network)
         and view.local not in view.host_addresses(network.network_id)
     ]

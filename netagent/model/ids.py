@@ -39,6 +39,10 @@ NODE_LABEL = "node"
 """`<host>.node.<domain>`; hence no network may have this name."""
 
 
+LOCALHOST = "localhost"
+"""The container itself for every program, so a service with an address cannot have this name."""
+
+
 def is_name(text: str) -> bool:
     """True when `text` may be used as a name as it stands."""
     return NAME.fullmatch(text) is not None

@@ -42,9 +42,10 @@ def networks_here(view: RegistryView, network_ids: Iterable[NetworkId]) -> list[
     """Return those of the networks that should be built, by id.
 
     A network whose VNI belongs to another one must not be: its packets would reach the other one's containers.
+    Nor one that this host's own address is in: the host would send what is for others to its bridge.
     """
     found = (view.networks.get(network_id) for network_id in sorted(network_ids))
-    return [network for network in found if network is not None and network.holds_vni]
+    return [network for network in found if network is not None and not view.why_not_built(network)]
 
 
 def bare_network(view: RegistryView, network: NetworkView) -> NetworkInput:

@@ -134,7 +134,8 @@ def firewall_input(
     kept = kept or InputCache()
     seed = probe_mac(view.local)
     ranges = kept.ranges.of(view)
-    places = (rows, view.networks, view.store.host_addresses)
+    own = view.hosts.get(view.local)
+    places = (rows, view.networks, view.store.host_addresses, own)
     networks = kept("networks here", places, lambda: _networks_by_id(view, rows))
     restricted = [one for one in networks.values() if one.record.policy is not Policy.OPEN]
     inside = [view.endpoints_in(one.network_id) for one in restricted]
@@ -160,7 +161,7 @@ def firewall_input(
             lambda: tuple(_network(view, network, seed) for network in networks.values()),
         ),
         members=kept.members.of(view),
-        subnets=kept("subnets", (view.networks, ranges), lambda: _subnets(view, ranges)),
+        subnets=kept("subnets", (view.networks, ranges, own), lambda: _subnets(view, ranges)),
         own_ranges=kept(
             "own ranges",
             (networks, ranges, view.store.host_addresses),
@@ -196,7 +197,8 @@ def _networks_by_id(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> dic
 
 
 def _subnets(view: RegistryView, ranges: Ranges) -> tuple[str, ...]:
-    subnets = {subnet for one in view.networks.values() for subnet in one.record.subnets}
+    networks = (one for one in view.networks.values() if not view.has_own_address(one))
+    subnets = {subnet for one in networks for subnet in one.record.subnets}
     return tuple(sorted(subnets.union(*ranges.values())))
 
 

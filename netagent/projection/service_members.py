@@ -127,7 +127,9 @@ class ServiceMembers:
         found = []
         for network_id, ranges in self._ranges_here.of(view).items():
             network = view.networks.get(network_id)
-            cidrs = own_cidrs(view, network) if network is not None and network.holds_vni else ()
+            cidrs = (
+                own_cidrs(view, network) if network is not None and not view.why_not_built(network) else ()
+            )
             if network is not None and cidrs:
                 addresses = tuple(cidr.partition("/")[0] for cidr in cidrs)
                 found.append(
@@ -246,7 +248,7 @@ class ServiceMembers:
         rows = known.rows.in_sandbox(netns)
         for row in rows:
             network, subnets = known.view.networks.get(row.network_id), ranges.get(row.network_id, ())
-            if network is None or not network.holds_vni or not row.is_published:
+            if network is None or known.view.why_not_built(network) or not row.is_published:
                 continue
             routed = self._routed.of(row.endpoint_id)
             # Not known is as good as there: this agent has just begun, and its first look sets what is missing.

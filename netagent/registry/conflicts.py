@@ -17,7 +17,15 @@ from netagent.model.subnet import Subnet, parse_subnet
 from netagent.registry import service_rules
 from netagent.registry.conflict_rules import claims_of, lies_inside
 from netagent.registry.store import EndpointKey, Store
-from netagent.registry.views import AgentState, Conflict, ConflictKind, EndpointView, NetworkView, short_id
+from netagent.registry.views import (
+    AgentState,
+    Conflict,
+    ConflictKind,
+    EndpointView,
+    HostView,
+    NetworkView,
+    short_id,
+)
 from netgossip.slices import Slices, merge_sort
 
 _Search: TypeAlias = Iterator[Conflict | None]
@@ -27,7 +35,15 @@ _Search: TypeAlias = Iterator[Conflict | None]
 def find_conflicts(store: Store) -> Slices[tuple[Conflict, ...]]:
     """Return every conflict, sorted."""
     found: set[Conflict] = set()
-    for search in (_host_names, _networks, _subnets, _endpoints, _service_ranges, _service_addresses):
+    for search in (
+        _refused,
+        _host_names,
+        _networks,
+        _subnets,
+        _endpoints,
+        _service_ranges,
+        _service_addresses,
+    ):
         for conflict in search(store):
             if conflict is not None:
                 found.add(conflict)
@@ -40,6 +56,22 @@ def conflicts_of_endpoint(store: Store, endpoint: EndpointView) -> tuple[Conflic
     """Return why the endpoint is fenced, sorted; nothing if it is not. Costs what the endpoint claims."""
     key = (endpoint.owner, endpoint.endpoint_id, endpoint.network_id)
     return tuple(sorted(_fenced(store, key, endpoint))) if store.fenced.get(key) == endpoint else ()
+
+
+def _refused(store: Store) -> _Search:
+    """One for each host: it may have written thousands."""
+    counts: Counter[HostId] = Counter()
+    reasons: dict[HostId, str] = {}
+    for (_, owner), log in store.refused.items():
+        yield None
+        counts[owner] += len(log)
+        # Of a log that is as full as it can be, looking for the least is a millisecond.
+        first = log[min(log)]
+        reasons[owner] = min(reasons.get(owner, first), first)
+    for owner, count in counts.items():
+        records = "a record that is" if count == 1 else f"{count:,} records that are"
+        text = f"host {_host_called(store, owner)} has written {records} refused: {reasons[owner]}"
+        yield Conflict(ConflictKind.RECORD.value, owner, "", text)
 
 
 def _host_names(store: Store) -> _Search:
@@ -71,15 +103,28 @@ def _networks(store: Store) -> _Search:
 def _subnets(store: Store) -> _Search:
     """Of two subnets that overlap, one contains the other. In the order of their first addresses, those that contain
     the next one come before it; of several only the nearest is named, so a hundred equal ones are 99 conflicts. Two
-    networks are one conflict, though both their subnets overlap."""
-    parsed = ((parse_subnet(text), view) for view in store.networks.values() for text in view.record.subnets)
-    every = sorted(parsed, key=_place)
+    networks are one conflict, though both their subnets overlap. The address of a host is a subnet of its own."""
+    every: list[_Placed] = [
+        (parse_subnet(text), view) for view in store.networks.values() for text in view.record.subnets
+    ]
+    every += [
+        (parse_subnet(one.record.underlay), one) for one in store.hosts.values() if one.record is not None
+    ]
     enclosing: list[tuple[Subnet, NetworkView]] = []
     named: set[frozenset[NetworkId]] = set()
-    for subnet, view in every:
+    for subnet, view in sorted(every, key=_place):
         yield None
         while enclosing and not _is_within(subnet, enclosing[-1][0]):
             enclosing.pop()
+        if isinstance(view, HostView):
+            if enclosing:
+                network = enclosing[-1][1]
+                text = (
+                    f"network {network.unique_name} has in {enclosing[-1][0]} the address "
+                    f"{subnet.network_address} of host {view.unique_name}, which does not build it"
+                )
+                yield Conflict(ConflictKind.SUBNET.value, network.network_id, view.host_id, text)
+            continue
         pair = frozenset((enclosing[-1][1].network_id, view.network_id)) if enclosing else frozenset()
         if len(pair) == 2 and pair not in named:
             named.add(pair)
@@ -89,9 +134,13 @@ def _subnets(store: Store) -> _Search:
         enclosing.append((subnet, view))
 
 
-def _place(one: tuple[Subnet, NetworkView]) -> tuple[int, int, int, NetworkId]:
+_Placed: TypeAlias = tuple[Subnet, NetworkView | HostView]
+
+
+def _place(one: _Placed) -> tuple[int, int, int, str]:
     subnet, view = one
-    return subnet.version, int(subnet.network_address), subnet.prefixlen, view.network_id
+    identifier = view.host_id if isinstance(view, HostView) else view.network_id
+    return subnet.version, int(subnet.network_address), subnet.prefixlen, identifier
 
 
 def _is_within(subnet: Subnet, other: Subnet) -> bool:

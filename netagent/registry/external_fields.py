@@ -100,6 +100,8 @@ def _read_target(fields: RecordFields) -> ServiceTarget:
             return HostProgram(fields.integer("target", 1, 65535))
         case _:
             name = _read_domain(fields, "target")
+            if "." not in name:
+                raise RecordError("target: not a domain name outside")
             return DnsName(name, fields.integer("target", 0, 65535) or None)
 
 

@@ -52,7 +52,7 @@ from netagent.model.egress import (
     place_of,
     text_of,
 )
-from netagent.model.ids import EndpointId, HostId, KeyId, NetworkId
+from netagent.model.ids import LOCALHOST, EndpointId, HostId, KeyId, NetworkId
 from netagent.model.locality import DEFAULT_WEIGHT, MAX_WEIGHT, AnswerOrder, Balance
 from netagent.model.port import MAX_ALPN, MAX_ALPN_CHARS, has_too_many_alpn, is_alpn
 from netagent.model.publication import Publication
@@ -623,6 +623,8 @@ def _read_service_address(fields: RecordFields) -> ServiceAddressRecord:
         keeps_failing=fields.boolean("keeps_failing"),
         keeps_connections=fields.boolean("keeps_connections"),
     )
+    if record.service.name == LOCALHOST:
+        raise RecordError(f"service: {LOCALHOST} is the container itself for every program")
     if not record.addresses:
         raise RecordError("addresses: none")
     for what, keys in (

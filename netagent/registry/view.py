@@ -22,6 +22,7 @@ from functools import cached_property, partial
 
 from immutables import Map
 
+from netagent.model.address.span import meets, span_of
 from netagent.model.encryption_switch import decision_of
 from netagent.model.group_labels import NO_LABELS, GroupKey, GroupLabels
 from netagent.model.ids import EndpointId, HostId, KeyId, NetworkId, nearest_name
@@ -267,6 +268,21 @@ class RegistryView:
         """Networks that yielded unused to another of the same name; their creator withdraws them."""
         store = self.store
         return tuple(store.candidates[one] for one in sorted(set(store.candidates) - set(store.networks)))
+
+    def has_own_address(self, network: NetworkView) -> bool:
+        """True if this host's own address is in the network, as no request for a network allows: a bridge with such a
+        subnet would cut the host off."""
+        own = self.hosts.get(self.local)
+        if own is None or own.record is None:
+            return False
+        place = span_of(own.record.underlay)
+        return any(meets([span_of(text)], place) for text in network.record.subnets)
+
+    def why_not_built(self, network: NetworkView) -> str:
+        """Return why this host makes no devices of a network that it takes part in, as a clause; '' if it does."""
+        if not network.holds_vni:
+            return "another network has its VNI"
+        return "this host's own address is in its subnet" if self.has_own_address(network) else ""
 
     def is_removed(self, network_id: NetworkId) -> bool:
         """True once any host removed the network; it never comes back."""

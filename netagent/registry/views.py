@@ -198,6 +198,8 @@ class ConflictKind(enum.Enum):
     ENDPOINT_ID = "endpoint-id"
     SERVICE_RANGE = "service-range"
     SERVICE_ADDRESS = "service-address"
+    RECORD = "refused-record"
+    """Records that no release writes: a request for the same would be refused."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -207,10 +209,11 @@ class Conflict:
     kind: str
     """A ConflictKind's value."""
     loser: str
-    """Id of the host, network or endpoint that yields; of a service's range or address: of its network."""
+    """Id of the host, network or endpoint that yields; of a service's range or address: of its network; of refused
+    records: of the host that wrote them."""
     holder: str
     """Id of the one that keeps what both claim; empty when none does (an address outside its network, the
-    MAC of another address)."""
+    MAC of another address, a refused record)."""
     text: str
     """One sentence for people."""
 
@@ -236,4 +239,6 @@ _CURES = {
     "`netagent services`",
     ConflictKind.SERVICE_ADDRESS: "its host gives the service another address within a minute or two, see "
     "`netagent services`",
+    ConflictKind.RECORD: "bring it and this host to one release; if they are, it runs a changed program: "
+    "`netagent revoke` it",
 }

@@ -25,7 +25,7 @@ from netagent.errors import NetagentError
 from netagent.journal.journal import Journal
 from netagent.log import Limited
 from netagent.membership.participation import Participation
-from netagent.model.ids import HostId, NetworkId
+from netagent.model.ids import LOCALHOST, HostId, NetworkId
 from netagent.model.records import ServiceAddressOrigin, ServiceAddressRecord, ServiceKey, ServiceRangeRecord
 from netagent.periodic_task import PeriodicTask
 from netagent.registry.publish import Publisher
@@ -240,7 +240,7 @@ def _lacking(view: RegistryView, place: Place) -> ServiceAddressOrigin | None:
     """Return why a service should have an address that it has not; None: it has one, or needs none."""
     network_id, service = place
     network = view.networks.get(network_id)
-    if network is None or service in view.service_addresses(network_id):
+    if network is None or service.name == LOCALHOST or service in view.service_addresses(network_id):
         return None
     found = wanted_by(view, network, service)
     return None if found is None else found[0]

@@ -20,13 +20,14 @@ _THINGS: Final = {
     ConflictKind.HOST_NAME: "hosts share a name with another one",
     ConflictKind.NETWORK_NAME: "networks share a name with another one",
     ConflictKind.VNI: "networks have the VXLAN id of another one and are not built",
-    ConflictKind.SUBNET: "networks overlap another one",
+    ConflictKind.SUBNET: "networks overlap another one, or a host's address",
     ConflictKind.ADDRESS: "addresses of endpoints belong to others, so these endpoints are fenced",
     ConflictKind.MAC: "MACs of endpoints belong to others, so these endpoints are fenced",
     ConflictKind.OUTSIDE: "endpoints are fenced: their addresses are not in their network",
     ConflictKind.ENDPOINT_ID: "endpoints are fenced: others have their ids",
     ConflictKind.SERVICE_RANGE: "service ranges are not in force",
     ConflictKind.SERVICE_ADDRESS: "addresses of services are not in force",
+    ConflictKind.RECORD: "hosts have written records that are refused",
 }
 _OF_ENDPOINTS: Final = (
     ConflictKind.ADDRESS,

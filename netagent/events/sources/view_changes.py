@@ -266,6 +266,7 @@ def may_conflict_otherwise(earlier: Store, later: Store) -> bool:
     return any(
         getattr(earlier, index) is not getattr(later, index)
         for index in (
+            "refused",
             "host_names",
             "networks",
             "fenced",

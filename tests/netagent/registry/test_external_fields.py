@@ -51,7 +51,7 @@ times = st.integers(0, 4_000_000_000)
 accounts = st.sampled_from(["anna", "root", "x" * 64])
 targets = st.one_of(
     st.builds(HostProgram, ports),
-    st.builds(DnsName, st.lists(names, min_size=1, max_size=4).map(".".join), st.none() | ports),
+    st.builds(DnsName, st.lists(names, min_size=2, max_size=4).map(".".join), st.none() | ports),
     st.sets(st.builds(TargetAddress, outside, st.none() | ports), min_size=1, max_size=8).map(
         lambda some: FixedAddresses(tuple(sorted(some, key=address_key)))
     ),

@@ -110,4 +110,5 @@ def test_many_equal_subnets_are_not_the_square_of_them() -> None:
     view = view_of((H1, list(every)))
     assert len(view.conflicts) == len(ids) - 1
     notices = conflict_notices(Presenter(view, "mesh.internal"), view.conflicts)
-    assert notices[-1]["message"] == f"{len(ids) - 1 - SHOWN} further networks overlap another one"
+    further = f"{len(ids) - 1 - SHOWN} further networks overlap another one, or a host's address"
+    assert notices[-1]["message"] == further
