@@ -19,10 +19,13 @@ from typing import Any
 
 from netagent import config_values as kind
 from netagent.errors import InputError
+from netagent.model.address.loopback import is_loopback
 from netagent.model.allowed import underlay_flaw
 from netagent.model.ids import nearest_name
 
 DEFAULT_FILE = Path("/etc/netagent/netagent.toml")
+HTTP_PORT = 7958
+_HTTP = f"127.0.0.1:{HTTP_PORT}"
 TIMINGS = ("lan", "wan", "local")
 _PREFIX = "NETAGENT_"
 """Prefix of the environment variables: of each key, and of the command line's NETAGENT_SOCKET."""
@@ -44,6 +47,7 @@ class Config:
     run_dir: Path
     domain: str | None
     http: str
+    http_containers: bool
     gossip_port: int
     record_port: int
     vxlan_port: int
@@ -69,6 +73,19 @@ class Config:
     def keyring_file(self) -> Path:
         """Return the path of the cluster's key ring; the host is in a cluster when this file exists."""
         return self.key_file or self.state_dir / "keyring"
+
+    @property
+    def closed_ports(self) -> tuple[int, ...]:
+        """Return the ports of agents that containers can't reach, on this host and on others.
+
+        Other hosts are taken to have the same ports. Where `http` is on loopback here, nothing is known of theirs but
+        the usual port.
+        """
+        ports = (self.gossip_port, self.record_port, self.tunnel_port)
+        if self.http_containers:
+            return ports
+        address, _, port = (self.http or _HTTP).rpartition(":")
+        return *ports, HTTP_PORT if is_loopback(address.strip("[]")) else int(port)
 
     @property
     def socket_path(self) -> Path:
@@ -203,10 +220,18 @@ KEYS: tuple[ConfigKey, ...] = (
     ConfigKey(
         "http",
         kind.optional_listener,
-        "127.0.0.1:7958",
+        _HTTP,
         "where the agent serves its health by HTTP, for load balancers, its metrics, its web page, and its API to "
         "who shows a token; beyond loopback all but health by TLS; an IPv6 address in brackets; empty: nowhere",
         "ADDRESS:PORT",
+    ),
+    ConfigKey(
+        "http_containers",
+        kind.boolean,
+        False,
+        "let this host's containers connect to the port of http, of this host and of others: for a Prometheus or a "
+        "load balancer in a container; of this host only where http is at an address that they reach",
+        "BOOL",
     ),
     ConfigKey(
         "gossip_port",

@@ -205,7 +205,7 @@ class Cluster:
             run_dir=state.run_dir,
             http="" if is_beyond_loopback(self.config.http) else self.config.http,
             vxlan_port=self.config.vxlan_port,
-            agent_ports=(self.config.gossip_port, self.config.record_port),
+            agent_ports=self.config.closed_ports,
             underlay=lambda: self.underlay,
             egress_interfaces=egress_interfaces,
             probe=self.probing.follow,

@@ -11,8 +11,8 @@ from typing import Final, TypeAlias
 
 from netagent.model.egress import Egress
 
-DEFAULT_AGENT_PORTS: Final = (7956, 7957)
-"""Ports of membership and of records (netagent.config)."""
+DEFAULT_AGENT_PORTS: Final = (7955, 7956, 7957, 7958)
+"""Ports of the encrypted tunnel, of membership, of records and of HTTP (netagent.config)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +92,8 @@ class FirewallInput:
     """VXLAN may come and go by that device alone."""
     agent_ports: tuple[int, ...] = DEFAULT_AGENT_PORTS
     """UDP and TCP; the same on all hosts, as far as is known."""
+    underlay: str = ""
+    """The address that this host advertises; empty: none yet."""
     endpoints: tuple[GuardedEndpoint, ...] = ()
     networks: tuple[GuardedNetwork, ...] = ()
     members: frozenset[str] = frozenset()

@@ -56,6 +56,9 @@ EGRESS_BRIDGES: Final = SetKind(_INET, "ways", (Field.IFNAME,))
 HOSTED4: Final = SetKind(_INET, "hosted4", (Field.IFNAME, Field.IPV4))
 """(Bridge, address of this host by which it takes part in the network)."""
 HOSTED6: Final = SetKind(_INET, "hosted6", (Field.IFNAME, Field.IPV6))
+HERE4: Final = SetKind(_INET, "here4", (Field.IPV4,))
+"""The address that this host advertises."""
+HERE6: Final = SetKind(_INET, "here6", (Field.IPV6,))
 LENT4: Final = SetKind(_INET, "lent4", (Field.IFNAME,))
 """Devices that must not admit transit traffic: they route only because netagent turned it on."""
 LENT6: Final = SetKind(_INET, "lent6", (Field.IFNAME,))
@@ -74,6 +77,8 @@ KINDS: Final = (
     EGRESS_BRIDGES,
     HOSTED4,
     HOSTED6,
+    HERE4,
+    HERE6,
     LENT4,
     LENT6,
     *policy.KINDS,
@@ -106,7 +111,7 @@ class Ruleset:
     vxlan_port: int
     elements: Mapping[SetKind, Elements]
     agent_ports: tuple[int, ...] = DEFAULT_AGENT_PORTS
-    """Ports of agents, which containers can't reach on any host."""
+    """Ports of agents, which containers can't reach on any host, by UDP or TCP."""
     rejecting: frozenset[str] = frozenset()
     """Bridges whose own device rejects what the policy refuses."""
     needs: frozenset[OptionalRules] = frozenset()
@@ -128,6 +133,7 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
     """Build the tables from the inputs."""
     senders4, senders6 = _senders(given.endpoints)
     members4, members6 = _by_version(given.members)
+    here4, here6 = _by_version((given.underlay,) if given.underlay else ())
     return Ruleset(
         given.vxlan_port,
         {
@@ -147,6 +153,8 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
                 if network.has_egress and network.egress is None
             ),
             **_hosted(given.networks),
+            HERE4: _keys((address,) for address in here4),
+            HERE6: _keys((address,) for address in here6),
             LENT4: _keys((device,) for device in given.lent4),
             LENT6: _keys((device,) for device in given.lent6),
             **_policy(given),

@@ -33,7 +33,10 @@ when the agent has stopped: what would leave by another device is dropped, and s
 arrives by the tunnel and is no VXLAN is dropped, too: the tunnel is no way around other hosts' firewalls.
 
 **Agents communicate with agents.** A container would reach the agents of other hosts under its own host's address,
-and use up what they reserve for that host. So no container reaches their ports (docs/reference/internet-access.md).
+and use up what they reserve for that host. So no container reaches their ports (docs/reference/internet-access.md):
+neither one of ours nor one behind a bridge of another runtime, by whichever address of this host or of a member.
+Runtimes' bridges are recognised by the names that Docker, Podman and CNI give them. The device of this host's own
+advertised address may have such a name, too, so what comes by that one to that address passes, and members pass.
 
 **Networks are separate.** Bridges have nothing in common, so what remains is the host's routing. A frame is for the
 host only if it has the MAC of the bridge. Frames to other MACs of the host, which the bridge delivers as well (the
@@ -90,6 +93,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from itertools import starmap
+from string import hexdigits
 from typing import Final
 
 from netagent.firewall import element, policy, publishing
@@ -217,6 +221,7 @@ _INET_CHAINS: Final = """
 	chain input {
 		type filter hook input priority filter - 5; policy accept;$CLEAR_IN
 		udp dport $PORT goto tunnel$TUNNEL_ONLY
+		$AGENTS jump runtime
 		iifname "n*" jump near
 	}
 	chain near {
@@ -299,7 +304,19 @@ _INET_CHAINS: Final = """
 		iifname "na-*" udp dport $PORT counter name strangers drop
 		iifname "na-*" ip daddr @members4 $AGENTS goto hostward
 		iifname "na-*" ip6 daddr @members6 $AGENTS goto hostward
+		ip daddr @members4 $AGENTS jump runtime
+		ip6 daddr @members6 $AGENTS jump runtime
 		udp dport $PORT goto carried
+	}
+	chain runtime {
+		ct state established,related return
+$RUNTIMES	}
+	chain foreign {
+		ip saddr @members4 fib saddr . iif oif exists return
+		ip6 saddr @members6 fib saddr . iif oif exists return
+		ip daddr @here4 fib daddr . iif type local return
+		ip6 daddr @here6 fib daddr . iif type local return
+		goto hostward
 	}
 	chain carried {
 		ip saddr @members4 fib saddr . iif oif exists return
@@ -332,6 +349,12 @@ _INET_CHAINS: Final = """
 		counter name uninvited drop
 	}
 """
+
+_RUNTIME_BRIDGES: Final = (
+    *("docker0", "docker_gwbridge", "podman*", "cni*"),
+    *(f"br-{digit}*" for digit in hexdigits.lower()[:16]),
+)
+"""Bridges of other runtimes. Docker names a network's bridge `br-` and twelve hexadecimal digits."""
 
 _EGRESS_CHAIN: Final = """
 	chain egress_$BRIDGE {
@@ -368,6 +391,7 @@ def render(ruleset: Ruleset, families: Collection[Family] = frozenset(Family)) -
         "$MARK": policy.MARK,
         "$OWN": OWN_MARK,
         "$KEPT": _ports(ruleset.vxlan_port, *ruleset.agent_ports),
+        "$RUNTIMES": "".join(f'\t\tiifname "{name}" goto foreign\n' for name in _RUNTIME_BRIDGES),
         "$AGENTS": f"meta l4proto {{ tcp, udp }} th dport {_ports(*ruleset.agent_ports)}",
     }
     tables = []

@@ -116,6 +116,7 @@ def firewall_input(
     *,
     vxlan_port: int,
     agent_ports: tuple[int, ...] = DEFAULT_AGENT_PORTS,
+    underlay: str = "",
     tunnel: str = "",
     is_fenced: bool = False,
     limits: Mapping[HostId, int],
@@ -147,6 +148,7 @@ def firewall_input(
     return FirewallInput(
         vxlan_port=vxlan_port,
         agent_ports=agent_ports,
+        underlay=underlay,
         tunnel=tunnel,
         is_fenced=is_fenced,
         # Includes endpoints that are being attached: an interface's packets are judged from the first one.

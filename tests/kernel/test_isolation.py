@@ -353,16 +353,17 @@ def test_no_container_reaches_another_hosts_agent_or_tunnel_in_its_own_hosts_nam
     host.run("nft add rule inet docker post iifname { na-8388610, docker0 } oifname wire masquerade")
     family = "ip6" if ":" in own else "ip"
     reserved = (
-        ", ".join(f"{kind} . {port}" for kind in ("tcp", "udp") for port in (7956, 7957)) + ", udp . 4799"
+        ", ".join(f"{kind} . {port}" for kind in ("tcp", "udp") for port in (7955, 7956, 7957, 7958))
+        + ", udp . 4799"
     )
     named = Tap(other, f"{family} saddr {own} meta l4proto . th dport {{ {reserved} }}")
-    ports = (7956, 7957, 4799)
+    ports = (7955, 7956, 7957, 7958, 4799)
 
     async def main() -> None:
         for container in (web, box):
             before = named.count()
             container.run_code(AGENTS.format(to=member, ports=ports))
-            await wait_until(lambda: named.count() >= before + 5, "without rules they are reached")
+            await wait_until(lambda: named.count() >= before + 9, "without rules they are reached")
         given = FirewallInput(
             vxlan_port=4799,
             endpoints=(FAR,),
@@ -386,6 +387,61 @@ def test_no_container_reaches_another_hosts_agent_or_tunnel_in_its_own_hosts_nam
 
     trio.run(main)
 
+
+@pytest.mark.parametrize("name", ["docker0", "podman1", "cni0", "br-0a1b2c3d4e5f"])
+def test_no_container_of_another_runtime_reaches_an_agent_by_any_address(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, name: str
+) -> None:
+    """By its gateway's address, by the host's, and by a member's. All other ports are theirs as before."""
+    host, other = wire
+    box = namespaces("c2")
+    make_veth(host, name, box, "203.0.113.2/24")
+    add_addresses(host, name, "203.0.113.1/24")
+    box.run("ip route add default via 203.0.113.1")
+    host.run("sysctl -qw net.ipv4.ip_forward=1")
+    other.run("ip route add 203.0.113.0/24 via 192.0.2.1")
+    ports = (7955, 7956, 7957, 7958)
+    match = f"ip saddr 203.0.113.2 meta l4proto {{ tcp, udp }} th dport {{ {', '.join(map(str, ports))} }}"
+    there = Tap(other, match)
+
+    def try_all(to: str, *numbers: int) -> set[int]:
+        """The ports whose host answers: with a reset, as none listens."""
+        return {one for one in numbers if box.run_python(RESET, to, str(one)) == "reset\n"}
+
+    async def main() -> None:
+        for to in ("203.0.113.1", "192.0.2.1", "192.0.2.2"):
+            assert try_all(to, *ports) == set(ports), "without rules they are reached"
+        given = FirewallInput(
+            vxlan_port=4799, members=frozenset({"192.0.2.2"}), underlay="192.0.2.1", subnets=SUBNETS
+        )
+        async with guarding(host, given) as guard:
+            before, dropped = there.count(), guard.status().dropped["hostward"]
+            for to in ("203.0.113.1", "192.0.2.1", "192.0.2.2"):
+                assert try_all(to, *ports) == set()
+                box.run_code(AGENTS.format(to=to, ports=ports))
+                assert try_all(to, 7959) == {7959}, "whatever else is there"
+            assert there.count() == before
+            assert guard.status().dropped["hostward"] >= dropped + 3 * len(ports)
+            # A bridge of such a name may lead to members: what comes for the host's own address passes.
+            guard.set_desired(dataclasses.replace(given, underlay="203.0.113.1"), 2)
+            await guard.wait_tried(2)
+            assert try_all("203.0.113.1", *ports) == set(ports)
+            assert try_all("192.0.2.1", *ports) == set()
+
+    trio.run(main)
+
+
+RESET = """
+import socket, sys
+with socket.socket() as sock:
+    sock.settimeout(1)
+    try:
+        sock.connect((sys.argv[1], int(sys.argv[2])))
+    except ConnectionRefusedError:
+        print("reset")
+    except OSError:
+        pass
+"""
 
 PIECES = """
 import socket

@@ -138,3 +138,18 @@ def test_a_reload_tells_what_takes_effect_and_what_needs_a_restart(tmp_path: Pat
     old = config.load(write(tmp_path, ""), {"name": "a"}, {})
     new = config.load(write(tmp_path, 'seeds = ["h2"]\ngossip_port = 9\n'), {"name": "a"}, {})
     assert config.changed_keys(old, new) == (["seeds"], ["gossip_port"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "ports"),
+    [
+        ({}, (7956, 7957, 7955, 7958)),
+        ({"http": "192.0.2.1:8080"}, (7956, 7957, 7955, 8080)),
+        ({"http": "[::1]:8080"}, (7956, 7957, 7955, 7958)),
+        ({"http": ""}, (7956, 7957, 7955, 7958)),
+        ({"http": "0.0.0.0:7958", "http_containers": "true"}, (7956, 7957, 7955)),
+    ],
+    ids=["usual", "beyond-loopback", "another-port-of-loopback", "nowhere", "asked-for"],
+)
+def test_which_ports_containers_cannot_reach(flags: dict[str, str], ports: tuple[int, ...]) -> None:
+    assert config.load(None, flags, {}).closed_ports == ports
