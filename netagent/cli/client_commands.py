@@ -33,6 +33,7 @@ from netagent.interface.questions import (
     TopCommand,
     VersionCommand,
 )
+from netagent.interface.ring_keys import KeysInstallCommand
 from netagent.interface.this_host import (
     AddCommand,
     CompletionCommand,
@@ -177,6 +178,20 @@ def agent(session: CommandContext, request: AgentCommand) -> int:
 def join(session: CommandContext, request: JoinCommand) -> int:
     """Join a cluster, with a token from a file or from the terminal."""
     request.token = token_from(request.token_file, "`netagent invite` on a member prints one")
+    return _send_and_print(session, request)
+
+
+@runs(KeysInstallCommand)
+def keys_install(session: CommandContext, request: KeysInstallCommand) -> int:
+    """Install a new ring key, or one from a file."""
+    if request.key_file is not None:
+        request.key = token_from(
+            request.key_file, "`head -c 32 /dev/urandom | base64` makes one", what="ring key"
+        )
+    return _send_and_print(session, request)
+
+
+def _send_and_print(session: CommandContext, request: Command[Any]) -> int:
     answer = session.send(request)
     from netagent.cli.screen import SHOWN
 
@@ -377,8 +392,8 @@ def _count(text: str, ended: threading.Event) -> None:
         print(end="\x1b[K", file=sys.stderr, flush=True)
 
 
-def token_from(file: str | None, source: str) -> str:
-    """Read a token from a file, from standard input or from the terminal without echo; never from the command line,
+def token_from(file: str | None, source: str, what: str = "token") -> str:
+    """Read a secret from a file, from standard input or from the terminal without echo; never from the command line,
     which every user of the host can see. `source` says where users get it."""
     try:
         if file == "-":
@@ -397,19 +412,19 @@ def token_from(file: str | None, source: str) -> str:
                 hint="give it with --token-file FILE or --token-file -",
             )
     except UnicodeDecodeError:
-        raise InputError(f"{file} holds no token", thing=str(file), hint=source) from None
+        raise InputError(f"{file} holds no {what}", thing=str(file), hint=source) from None
     except EOFError:
-        raise InputError("no token was given", thing="token", hint=source) from None
+        raise InputError(f"no {what} was given", thing=what, hint=source) from None
     except OSError as error:
         raise InputError(
-            f"cannot read the token from {file}: {error.strerror}",
+            f"cannot read the {what} from {file}: {error.strerror}",
             thing=str(file),
             hint="name a readable file",
         ) from None
     if not text.strip():
         raise InputError(
-            f"there is no token in {file or 'the input'}",
-            thing="token",
+            f"there is no {what} in {file or 'the input'}",
+            thing=what,
             hint=source,
         )
     return text.strip()

@@ -27,6 +27,7 @@ _LISTS: Final = {
     "members": ("members",),
     "names": ("name ls",),
     "tokens": ("token ls",),
+    "keys": ("keys list",),
     "things": ("endpoints --local", "services --local", "network ls", "members"),
 }
 """What a script runs for the names of a kind. Other hosts are not asked: that may take seconds."""
@@ -39,6 +40,7 @@ _KINDS: Final = {
     "NAME|IP": "services",
     "NET": "networks",
     "HOST": "members",
+    "KEY": "keys",
 }
 """By metavar."""
 

@@ -88,8 +88,10 @@ class Printer:
         elif self.form == "ndjson":
             for item in items:
                 self.json({"schema": 1, **item})
-        elif self.form in ("name", "id"):
-            self.lines(clean(str(item[self.form])) for item in items)
+        elif self.form == "name":
+            self.lines(clean(_name_of(item)) for item in items)
+        elif self.form == "id":
+            self.lines(clean(str(item["id"])) for item in items)
         elif items:
             self.lines(self.table(items, columns))
         else:
@@ -122,7 +124,7 @@ class Printer:
             self._out.write("\x1b[H\x1b[J")
         texts: list[str] = []
         if self.form == "name":
-            texts = [clean(str(item["name"])) for _, item in rows]
+            texts = [clean(_name_of(item)) for _, item in rows]
         elif rows or (is_first and not self.moves_cursor):
             # Later lines stand below a header that is printed already, so they need its columns.
             keeps = None if self.moves_cursor else self._watched_widths
@@ -308,3 +310,8 @@ def span(seconds: float) -> str:
 def counted(number: int, one: str, many: str = "") -> str:
     """`1 host`, `2 hosts`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _name_of(item: Item) -> str:
+    """Return what a command takes as the item's name: a ring key has only an id."""
+    return str(item["name"] if "name" in item else item["id"])

@@ -573,6 +573,30 @@ _STAGES: Mapping[str, str] = {
     "fenced": "sends and takes encrypted packets alone",
 }
 
+def _installed_key(_printer: Printer, _request: object, answer: Item) -> Iterator[str]:
+    key, hosts = answer["id"][:ID_DIGITS], counted(answer["hosts"], "host")
+    done = "installed the ring key" if answer["created"] else "this host had already the ring key"
+    yield f"{done} {key}; {hosts} {'has' if answer['hosts'] == 1 else 'have'} it, and none uses it"
+    if answer["lacking"]:
+        yield f"not yet on {some(answer['lacking'])}"
+    yield f"`netagent keys use {key}` lets all hosts use it"
+
+
+def _used_key(_printer: Printer, _request: object, answer: Item) -> Iterator[str]:
+    key, hosts = answer["id"][:ID_DIGITS], counted(answer["hosts"], "host")
+    if answer["in_use"]:
+        yield f"all live hosts use the ring key {key} ({hosts})"
+    else:
+        yield f"all live hosts use the ring key {key} within seconds: `netagent keys list`"
+
+
+def _removed_key(_printer: Printer, _request: object, answer: Item) -> Iterator[str]:
+    done = "removed" if answer["changed"] else "removed before:"
+    yield f"{done} the ring key {answer['id'][:ID_DIGITS]}; no live host accepts it in half a minute"
+    if answer["away"]:
+        yield f"it goes from {some(answer['away'])} on return"
+
+
 Lines: TypeAlias = Callable[[Printer, Any, Any], Iterable[str]]
 
 SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
@@ -601,6 +625,9 @@ SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
     ),
     "schema.Encryption": (_encryption, lambda answer: answer["state"]),
     "schema.RingKeyRotated": (_rotated, lambda answer: answer["id"]),
+    "schema.RingKeyInstalled": (_installed_key, lambda answer: answer["id"]),
+    "schema.RingKeyUsed": (_used_key, lambda answer: answer["id"]),
+    "schema.RingKeyRemoved": (_removed_key, lambda answer: answer["id"]),
     "schema.Joined": (_joined, lambda answer: answer["cluster"]["name"]),
     "schema.Left": (_left, lambda answer: answer["cluster"]["name"]),
     "schema.ForgetAnswer": (_forgotten, lambda answer: " ".join(_hosts(answer))),

@@ -391,6 +391,7 @@ RING_KEYS = (
     Column("AGE", lambda k: span(k["age_s"])),
     Column("LACKING", lambda k: some(k["lacking"]) or "-"),
     Column("AWAY WITHOUT IT", lambda k: some(k["away"]) or "-"),
+    Column("ON", lambda k: some(k.get("hosts", [])) or "-", wide=True),
     Column("NUMBER", lambda k: str(k["number"]), wide=True),
 )
 

@@ -270,16 +270,19 @@ class TokenRevoked(TypedDict):
 
 
 class RingKeyInfo(TypedDict):
-    """A ring key that this host accepts, without the key itself."""
+    """A ring key that this host or another one accepts, without the key itself."""
 
     id: str
     state: str
-    """`primary` (this host seals with it), `new` (it will be, once all live hosts have it), `accepted`, or `retiring`
-    (accepted for a moment longer)."""
+    """`primary` (this host seals with it), `new` (it will be, once all live hosts have it), `standby` (installed, and
+    not used before `keys use`), `accepted`, `retiring` (accepted for a moment longer), or `elsewhere` (this host does
+    not have it)."""
     number: int
     """The newer of two keys has the higher number; 0: from before keys had numbers."""
     age_s: float
-    """Since this host has it."""
+    """Since this host has it; 0 where it does not."""
+    hosts: NotRequired[list[str]]
+    """Other hosts that accept it, live or not, as far as they say."""
     lacking: list[str]
     """Live hosts that do not accept it, as far as they say."""
     away: list[str]
@@ -352,6 +355,44 @@ class Encryption(TypedDict):
     away: list[str]
     """Hosts that are not waited for, because their agents do not answer."""
     large_networks: list[LargeNetwork]
+    warnings: list[Notice]
+
+
+class RingKeyInstalled(TypedDict):
+    """Answer of `keys install`. Of a key that this host had already `created` is false."""
+
+    id: str
+    created: bool
+    hosts: int
+    """Hosts that have it, this one included."""
+    lacking: list[str]
+    """Live hosts that do not have it yet."""
+    warnings: list[Notice]
+
+
+class RingKeyUsed(TypedDict):
+    """Answer of `keys use`."""
+
+    id: str
+    changed: bool
+    """False: it was in use already, or about to be."""
+    in_use: bool
+    """True: all live hosts seal with it."""
+    hosts: int
+    """Hosts that have it, this one included."""
+    warnings: list[Notice]
+
+
+class RingKeyRemoved(TypedDict):
+    """Answer of `keys remove`."""
+
+    id: str
+    changed: bool
+    """False: it was removed before, and hosts have it still."""
+    hosts: list[str]
+    """Live hosts that accept it for a moment longer."""
+    away: list[str]
+    """Hosts that do not answer and have it: they hear of it when they are back."""
     warnings: list[Notice]
 
 

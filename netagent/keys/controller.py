@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import trio
@@ -22,13 +22,24 @@ from netagent.events.kinds import EventKind
 from netagent.keys.picture import is_wanted, known_keys, others, picture_of, ring_record, sealed_records
 from netagent.keys.ring_store import RingStore
 from netagent.keys.sealing import ExchangeKey
-from netagent.keys.stages import KeyPicture, decide, next_number, pending
+from netagent.keys.stages import (
+    KeyPicture,
+    KeySteps,
+    decide,
+    lacking,
+    next_number,
+    pending,
+    standby_keys,
+    waiting_for,
+)
 from netagent.model.ids import ClusterId, HostId, KeyId
 from netagent.model.records import MAX_KEY_IDS
 from netagent.model.ring_key import (
+    MAX_NUMBER_STEP,
     MAX_PARTS,
     MAX_RING_KEYS,
     MAX_SEALED,
+    MAX_STANDBY,
     HeldKey,
     RingKeysRecord,
     SealedKeysRecord,
@@ -61,8 +72,9 @@ OPENED_LIMIT = 64
 OPENED_OF_ONE = 4
 """Bound of sealed keys of one host tried in one step; beyond it: further ones wait for the next. Those of a host that
 writes thousands must not keep out the one that counts."""
-LEAK_PAUSE_S = 60.0
-"""Between two keys that this host makes because a revoked host was given one: a member can say so of each."""
+SETTLE_PAUSE_S = 60.0
+"""Between two keys that this host makes because a revoked host was given one, or because hosts differ in the number
+of one: a member can say so of each."""
 MAX_LEAKED = 64
 """Bound of keys noted as given to one revoked host; beyond it: further ones are not. A member can name any."""
 
@@ -104,9 +116,14 @@ class RingKeeper:
     """Rings that hosts of the cluster have shown since the last step."""
     _known_by: dict[HostId, frozenset[KeyId]] = field(default_factory=dict)
     """Keys that each host may know. The records that say so of a revoked one are dropped."""
-    _leak_at: float = float("-inf")
-    """When this host may make a key again because one was given to a revoked host."""
+    _settle_at: float = float("-inf")
+    """When this host may make a key again because one was given to a revoked host, or because hosts differ."""
+    _new_standby: set[KeyId] = field(default_factory=set)
+    """Keys that an operator installed here, until the record says so."""
+    _new_removed: set[KeyId] = field(default_factory=set)
+    """Keys that an operator removed here, until the record says so."""
     _task: PeriodicTask = field(default_factory=partial(PeriodicTask, LOOK_S))
+    _looked_at: float = 0.0
     _seen: tuple[object, ...] = ()
     """What the last step looked at."""
 
@@ -149,13 +166,15 @@ class RingKeeper:
     def _take_shown(self, peer: PeerRing) -> None:
         view = self.live.view
         compromised, primary = self.compromised(view), self.store.ring[0]
+        highest = max(one.number for one in self.store.ring)
         wanted = []
         for place, one in enumerate(peer.keys):
             key_id = self.store.id_of(one.key)
             # What it seals with, to understand it, and what is better than ours.
             is_better = (one.number, key_id) > (primary.number, primary.key_id) and one.number > 0
             if key_id not in compromised and (is_better or place == 0):
-                wanted.append(one)
+                is_believed = one.number <= highest + MAX_NUMBER_STEP
+                wanted.append(one if is_believed else NumberedKey(one.key, 0))
         name = self._name(HostId(peer.node_id))
         for added in self.store.add(*wanted):
             logger.info(
@@ -171,22 +190,99 @@ class RingKeeper:
         """Make a new key, which becomes the primary of all hosts; return its id. RefusedError while one is being
         made already."""
         picture = self.picture()
-        under_way = pending(picture)
-        if under_way is not None:
-            raise RefusedError(
-                f"the key {short_id(under_way)} is not in use on all hosts yet",
-                code="rotation-under-way",
-                thing=short_id(under_way),
-                hint="wait for it: `netagent keys list` shows which hosts lack it",
-            )
+        _refuse_while_changing(picture)
         made = self._make(picture)
         await self._step()
         return made
 
+    async def install(self, key: bytes | None) -> tuple[KeyId, bool]:
+        """Give a key, a new one if None, to all hosts, and let none use it; return its id, and False if this host has
+        it already."""
+        key = key or os.urandom(NEW_KEY_BYTES)
+        picture, key_id = self.picture(), self.store.id_of(key)
+        if self.store.key_of(key_id) is not None and key_id not in self._retiring:
+            return key_id, False
+        reason = "this host is about to drop it" if key_id in self._retiring else _no_standby(picture, key_id)
+        if reason:
+            raise RefusedError(
+                f"the ring key {short_id(key_id)} cannot be installed: {reason}",
+                code="key-not-installed",
+                thing=short_id(key_id),
+                hint="`netagent keys list` shows the keys; `netagent keys remove` makes room",
+            )
+        if not self.store.add(NumberedKey(key, 0)):
+            raise _ring_is_full()
+        self._new_standby.add(key_id)
+        self._tell("installed the ring key %s; no host uses it before `netagent keys use`", key_id)
+        await self._step()
+        return key_id, True
+
+    async def use(self, key_id: KeyId) -> bool:
+        """Let all hosts seal with a key that all live ones accept. False: they do, or are about to. RefusedError
+        names hosts that do not accept it."""
+        picture = self.picture()
+        primary, under_way = picture.ring[0], pending(picture)
+        if key_id == under_way or (key_id == primary.key_id and under_way is None):
+            return False
+        own = next((one for one in picture.ring if one.key_id == key_id), None)
+        lack = lacking(picture, key_id)
+        if own is None or lack:
+            names = [*(["this host"] if own is None else []), *sorted(map(self._name, lack))]
+            raise RefusedError(
+                f"the ring key {short_id(key_id)} is not on all live hosts: {', '.join(names)} "
+                f"{'lacks' if len(names) == 1 else 'lack'} it",
+                code="key-not-everywhere",
+                thing=short_id(key_id),
+                hint="hosts get it within seconds; those that do not are named by `netagent keys list`",
+            )
+        _refuse_while_changing(picture)
+        if key_id not in standby_keys(picture):
+            raise RefusedError(
+                f"the ring key {short_id(key_id)} is older than the one in use, or a revoked host may know it",
+                code="key-superseded",
+                thing=short_id(key_id),
+                hint="`netagent keys install` makes a new one",
+            )
+        # With a number it is a key like any other: each host takes it up by the rules of a rotation.
+        self.store.renumber(key_id, next_number(picture))
+        self._tell("the ring key %s is to be used by all hosts", key_id)
+        await self._step()
+        return True
+
+    async def remove(self, key_id: KeyId, *, force: bool = False) -> bool:
+        """Let no host accept a key any more. False: that was said already. RefusedError while a host seals with it,
+        or, without `force`, while hosts that are away know no better one."""
+        picture = self.picture()
+        in_use = key_id == picture.ring[0].key_id or key_id == pending(picture)
+        sealing = [one.host_id for one in picture.peers if one.is_live and one.primary == key_id]
+        if in_use or sealing:
+            raise RefusedError(
+                f"the ring key {short_id(key_id)} is in use or about to be",
+                code="key-in-use",
+                thing=short_id(key_id),
+                hint="`netagent keys rotate --wait` puts another one in its place",
+            )
+        if key_id in picture.removed or key_id in self._new_removed:
+            return False
+        names = sorted(map(self._name, waiting_for(picture, key_id)))
+        if names and not force:
+            raise RefusedError(
+                f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} away, and "
+                f"{'knows' if len(names) == 1 else 'know'} no newer ring key than {short_id(key_id)}",
+                code="key-needed",
+                thing=short_id(key_id),
+                hint="it goes by itself when they are back or forgotten; with --force it goes now, and they "
+                "return by their identity, like hosts that slept through a change",
+            )
+        self._new_removed.add(key_id)
+        self._tell("the ring key %s was removed; no host accepts it any more in half a minute", key_id)
+        await self._step()
+        return True
+
     def picture(self) -> KeyPicture:
         """Return what this host sees now."""
         view = self.live.view
-        return picture_of(
+        picture = picture_of(
             view,
             self.store.ring,
             excluded=self._excluded(view),
@@ -197,6 +293,12 @@ class RingKeeper:
             rotate_every_s=self.rotate_every_s(),
             now_s=self.store.now_s,
         )
+        return replace(
+            picture,
+            standby=picture.standby | self._new_standby,
+            removed=picture.removed | self._new_removed,
+            may_settle=trio.current_time() >= self._settle_at,
+        )
 
     def keys_known_by(self, host_id: HostId) -> tuple[KeyId, ...]:
         """Return the keys that a host may know which is about to be revoked: all of this host's ring, and what the
@@ -206,7 +308,7 @@ class RingKeeper:
         return tuple(sorted([*own, *more[: MAX_KEY_IDS - len(own)]]))
 
     def _leaked(self, view: RegistryView) -> frozenset[KeyId]:
-        if trio.current_time() < self._leak_at:
+        if trio.current_time() < self._settle_at:
             return frozenset()
         found = (self._known_by.get(one, frozenset()) for one in view.revoked)
         return frozenset().union(*found) - self.compromised(view)
@@ -246,8 +348,10 @@ class RingKeeper:
             is_same
             and seen[3] == self._seen[3]
             and not (self._retiring or self._shown or self._has_more or self._is_due())
+            and not self._looked_at < self._settle_at <= trio.current_time()
         ):
             return
+        self._looked_at = trio.current_time()
         await self._step()
         self._seen = seen
 
@@ -289,11 +393,10 @@ class RingKeeper:
             self._tell("sealing with the ring key %s from now on", steps.use)
         if steps.rotate:
             self._make(picture)
-            if picture.leaked:
-                self._leak_at = trio.current_time() + LEAK_PAUSE_S
+            self._settle_at = trio.current_time() + SETTLE_PAUSE_S
         # A key goes only if the step that takes up another one has been published before.
         retire = steps.retire if steps.use is None else frozenset()
-        await self._publish(retire, steps.give)
+        await self._publish(steps, retire)
         self._remove_retired(retire)
 
     def _install(self, held: HeldKey) -> None:
@@ -303,11 +406,7 @@ class RingKeeper:
     def _make(self, picture: KeyPicture) -> KeyId:
         made = self.store.add(NumberedKey(os.urandom(NEW_KEY_BYTES), next_number(picture)))
         if not made:
-            raise RefusedError(
-                f"the ring has {MAX_RING_KEYS} keys already",
-                code="too-many-keys",
-                hint="forget hosts that are gone for good: old keys are kept for hosts that are away",
-            )
+            raise _ring_is_full()
         self._tell("made the ring key %s; it is used once all live hosts have it", made[0])
         return made[0]
 
@@ -341,23 +440,31 @@ class RingKeeper:
         if len(self._tried) > 16 * OPENED_LIMIT:
             self._tried.clear()
 
-    async def _publish(self, retire: frozenset[KeyId], give: Mapping[KeyId, tuple[HostId, ...]]) -> None:
+    async def _publish(self, steps: KeySteps, retire: frozenset[KeyId]) -> None:
         view = self.live.view
         held = sorted(HeldKey(one.key_id, one.number) for one in self.store.ring if one.key_id not in retire)
-        own = RingKeysRecord(self._exchange.public, self.store.ring[0].key_id, tuple(held))
+        standby = sorted(steps.standby & {one.key_id for one in held})
+        removed = sorted(steps.removed)[:MAX_RING_KEYS]
+        primary = self.store.ring[0].key_id
+        own = RingKeysRecord(self._exchange.public, primary, tuple(held), tuple(standby), tuple(removed))
         put: list[RingKeysRecord | SealedKeysRecord] = []
         if ring_record(view, view.local) != own:
             put.append(own)
         old = [one for one in sealed_records(view, view.local) if not is_wanted(view, one)]
-        for key_id, hosts in give.items():
-            put += self._sealed(view, key_id, hosts)
+        for key_id, hosts in steps.give.items():
+            put += self._sealed(view, key_id, hosts, is_standby=key_id in steps.standby)
+        said = self._new_standby | self._new_removed
         if put or old:
             await self.publisher.change(put=put, withdraw=old)
+        self._new_standby -= said
+        self._new_removed -= said
 
-    def _sealed(self, view: RegistryView, key_id: KeyId, hosts: Sequence[HostId]) -> list[SealedKeysRecord]:
+    def _sealed(
+        self, view: RegistryView, key_id: KeyId, hosts: Sequence[HostId], *, is_standby: bool
+    ) -> list[SealedKeysRecord]:
         key = self.store.key_of(key_id)
         number = next((one.number for one in self.store.ring if one.key_id == key_id), 0)
-        if key is None or number == 0:
+        if key is None or (number == 0 and not is_standby):
             return []
         held, sealed = HeldKey(key_id, number), []
         for to in hosts:
@@ -448,3 +555,35 @@ class RingKeeper:
             self.refused(str(error))
             return False
         return True
+
+
+def _refuse_while_changing(picture: KeyPicture) -> None:
+    under_way = pending(picture)
+    if under_way is not None:
+        raise RefusedError(
+            f"the key {short_id(under_way)} is not in use on all hosts yet",
+            code="rotation-under-way",
+            thing=short_id(under_way),
+            hint="wait for it: `netagent keys list` shows which hosts lack it",
+        )
+
+
+def _no_standby(picture: KeyPicture, key_id: KeyId) -> str:
+    """Return why a key cannot be on standby; empty: it can."""
+    if key_id in picture.compromised:
+        return "a revoked host may know it"
+    if key_id in picture.removed.union(*(one.removed for one in picture.peers)):
+        return "it was removed, and hosts have it still"
+    if any(one.held.get(key_id) or one.primary == key_id for one in picture.peers):
+        return "other hosts use it, or did"
+    if len(standby_keys(picture) - {key_id}) >= MAX_STANDBY:
+        return f"{MAX_STANDBY} keys are on standby already"
+    return ""
+
+
+def _ring_is_full() -> RefusedError:
+    return RefusedError(
+        f"the ring has {MAX_RING_KEYS} keys already",
+        code="too-many-keys",
+        hint="forget hosts that are gone for good: old keys are kept for hosts that are away",
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import heapq
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from netagent.keys.stages import KeyPicture, PeerKeys, RingKey
 from netagent.model.ids import HostId, KeyId
 from netagent.model.ring_key import (
+    MAX_NUMBER_STEP,
     HeldKey,
     RingKeysRecord,
     SealedKey,
@@ -72,12 +74,11 @@ def picture_of(
 ) -> KeyPicture:
     """Return the picture. A host whose records are not signed counts as one that publishes nothing."""
     hosts = list(others(view, excluded))
-    peers = []
-    for host in hosts:
-        record = ring_record(view, host.host_id) if is_signer(host.host_id) else None
-        held = {} if record is None else dict(record.held)
-        primary = None if record is None else record.primary
-        peers.append(PeerKeys(host.host_id, host.is_live, primary, held))
+    records = {one.host_id: ring_record(view, one.host_id) for one in hosts if is_signer(one.host_id)}
+    highest = _highest_numbers(ring, records.values())
+    peers = [_peer_of(host, records.get(host.host_id), highest) for host in hosts]
+    believed = max((number for one in peers for number in one.held.values()), default=0)
+    own = ring_record(view, view.local)
     given: dict[KeyId, set[HostId]] = {}
     for giver in (view.local, *(host.host_id for host in hosts if host.is_live)):
         for sealed_key in sealed_records(view, giver):
@@ -87,12 +88,41 @@ def picture_of(
         local=view.local,
         ring=ring,
         peers=tuple(peers),
-        offered=frozenset(offered),
+        standby=frozenset(own.standby if own is not None else ()),
+        removed=frozenset(own.removed if own is not None else ()),
+        # Who gives a key holds it: its number is among those that are believed.
+        offered=frozenset(one for one in offered if one.number <= believed),
         given={key_id: frozenset(to) for key_id, to in given.items()},
         compromised=compromised,
         leaked=leaked,
         rotate_every_s=rotate_every_s,
         now_s=now_s,
+    )
+
+
+def _highest_numbers(ring: tuple[RingKey, ...], records: Iterable[RingKeysRecord | None]) -> tuple[int, int]:
+    """Return the two highest numbers that different hosts give to keys, this one included."""
+    numbers = [max(one.number for one in ring)]
+    numbers += [max((held.number for held in one.held), default=0) for one in records if one is not None]
+    first, second = heapq.nlargest(2, [*numbers, 0])
+    return first, second
+
+
+def _peer_of(host: HostView, record: RingKeysRecord | None, highest: tuple[int, int]) -> PeerKeys:
+    if record is None:
+        return PeerKeys(host.host_id, host.is_live)
+    own = max((one.number for one in record.held), default=0)
+    # Compared with what the others say: no host is a witness to its own numbers.
+    limit = (highest[1] if own == highest[0] else highest[0]) + MAX_NUMBER_STEP
+    overstated = frozenset(one.key_id for one in record.held if one.number > limit)
+    return PeerKeys(
+        host.host_id,
+        host.is_live,
+        record.primary,
+        {one.key_id: 0 if one.key_id in overstated else one.number for one in record.held},
+        overstated,
+        frozenset(record.standby),
+        frozenset(record.removed),
     )
 
 

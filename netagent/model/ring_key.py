@@ -1,7 +1,8 @@
 """The cluster's ring keys as records speak of them: by id and number, never by their bytes.
 
 A ring key's id is a hash of it. Its number says which of two keys is the newer one: each new key gets one more than
-the highest that its host knows. 0: a key from before keys had numbers.
+the highest that its host knows. 0: a key from before keys had numbers, or one on standby: an operator installed it,
+and no host uses it before an operator says so, which gives it a number.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ from netagent.model.ids import HostId, KeyId
 MAX_RING_KEYS: Final = 16
 """Bound of keys in a ring; beyond it: a further one is refused. Opening a datagram of a stranger tries each key."""
 MAX_KEY_NUMBER: Final = 2**32 - 1
+MAX_NUMBER_STEP: Final = 2**20
+"""By so much a number may be above all that are known: two years of a key a minute. A number above that is not
+believed: a host that gave the highest one to a key would have the last word."""
+MAX_STANDBY: Final = 4
+"""Bound of keys on standby in a ring; beyond it: a further one is refused. Others need room for the keys in use."""
 EXCHANGE_KEY_BYTES: Final = 32
 SEALED_KEY_BYTES: Final = 48
 """A key of 32 bytes, and the tag."""
@@ -39,6 +45,10 @@ class RingKeysRecord:
     primary: KeyId
     held: tuple[HeldKey, ...]
     """By id."""
+    standby: tuple[KeyId, ...] = ()
+    """Those that an operator installed and that are not to be used yet. By id."""
+    removed: tuple[KeyId, ...] = ()
+    """Keys that an operator removed on the owner, while a host has them. By id."""
 
     def holds(self, key_id: KeyId) -> bool:
         """True if the owner accepts what is sealed with the key."""

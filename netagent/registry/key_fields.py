@@ -37,7 +37,8 @@ def fields_of_keys(record: RingKeysRecord | SealedKeysRecord) -> list[object]:
 
 def _ring_fields(record: RingKeysRecord) -> list[object]:
     held: list[object] = [[pack_id(one.key_id), one.number] for one in record.held]
-    return [record.exchange_key, pack_id(record.primary), held]
+    said: list[object] = [[pack_id(one) for one in ids] for ids in (record.standby, record.removed)]
+    return [record.exchange_key, pack_id(record.primary), held, *said]
 
 
 def _sealed_fields(record: SealedKeysRecord) -> list[object]:
@@ -51,6 +52,8 @@ def read_ring(fields: RecordFields) -> RingKeysRecord:
         exchange_key=fields.octets("exchange_key", EXCHANGE_KEY_BYTES),
         primary=KeyId(fields.identifier("primary")),
         held=fields.items("held", MAX_RING_KEYS, _read_held),
+        standby=_read_ids(fields, "standby"),
+        removed=_read_ids(fields, "removed"),
     )
     ids = [one.key_id for one in record.held]
     if ids != sorted(set(ids)):
@@ -64,7 +67,7 @@ def read_sealed(fields: RecordFields) -> SealedKeysRecord:
     """Read the record."""
     record = SealedKeysRecord(
         key_id=KeyId(fields.identifier("key_id")),
-        number=fields.integer("number", 1, MAX_KEY_NUMBER),
+        number=fields.integer("number", 0, MAX_KEY_NUMBER),
         part=fields.integer("part", 0, MAX_PARTS - 1),
         sealed=fields.items("sealed", MAX_SEALED, _read_sealed_key),
     )
@@ -72,6 +75,12 @@ def read_sealed(fields: RecordFields) -> SealedKeysRecord:
     if not hosts or hosts != sorted(set(hosts)):
         raise RecordError("sealed: empty, not in order, or with duplicates")
     return record
+
+
+def _read_ids(fields: RecordFields, what: str) -> tuple[KeyId, ...]:
+    if not fields.has_more():
+        return ()
+    return fields.sorted_items(what, MAX_RING_KEYS, lambda inner, name: KeyId(inner.identifier(name)))
 
 
 def _read_held(fields: RecordFields, what: str) -> HeldKey:

@@ -84,7 +84,13 @@ from netagent.interface.questions import (
     StatusCommand,
     VersionCommand,
 )
-from netagent.interface.ring_keys import KeysListCommand, KeysRotateCommand
+from netagent.interface.ring_keys import (
+    KeysInstallCommand,
+    KeysListCommand,
+    KeysRemoveCommand,
+    KeysRotateCommand,
+    KeysUseCommand,
+)
 from netagent.interface.services import (
     ServiceCreateCommand,
     ServiceInspectCommand,
@@ -666,6 +672,22 @@ class FakeService:
 
     async def keys_rotate(self, request: KeysRotateCommand) -> schema.RingKeyRotated:
         return {"id": "d" * 32, "in_use": request.wait, "hosts": 1, "lacking": ["h2"], "warnings": []}
+
+    async def keys_install(self, request: KeysInstallCommand) -> schema.RingKeyInstalled:
+        return {
+            "id": "d" * 32,
+            "created": not request.key,
+            "hosts": 1,
+            "lacking": [] if request.wait else ["h2"],
+            "warnings": [],
+        }
+
+    async def keys_use(self, request: KeysUseCommand) -> schema.RingKeyUsed:
+        return {"id": request.key, "changed": True, "in_use": request.wait, "hosts": 2, "warnings": []}
+
+    async def keys_remove(self, request: KeysRemoveCommand) -> schema.RingKeyRemoved:
+        away = ["h3"] if request.force else []
+        return {"id": request.key, "changed": True, "hosts": ["h2"], "away": away, "warnings": []}
 
     async def encrypt_on(self, request: EncryptOnCommand) -> schema.Encryption:
         return encryption_of("on")

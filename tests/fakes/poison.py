@@ -542,13 +542,19 @@ POISON: Final[Mapping[type[Record], st.SearchStrategy[Record]]] = {
     ),
     NetworkOptionsRecord: st.builds(NetworkOptionsRecord, networks, option_lists),
     RingKeysRecord: st.builds(
-        lambda exchange_key, held, place: RingKeysRecord(
-            exchange_key, sorted(held)[place % len(held)], tuple(map(HeldKey._make, sorted(held.items())))
+        lambda exchange_key, held, place, standby, removed: RingKeysRecord(
+            exchange_key,
+            sorted(held)[place % len(held)],
+            tuple(map(HeldKey._make, sorted(held.items()))),
+            tuple(sorted(standby)),
+            tuple(sorted(removed)),
         ),
         octets,
         st.dictionaries(key_ids, key_numbers, min_size=1)
         | st.just({_key(number): MAX_KEY_NUMBER for number in range(MAX_RING_KEYS)}),
         counts,
+        st.sets(key_ids, max_size=MAX_RING_KEYS),
+        st.sets(key_ids, max_size=MAX_RING_KEYS),
     ),
     SealedKeysRecord: st.builds(
         SealedKeysRecord,

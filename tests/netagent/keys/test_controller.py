@@ -14,9 +14,17 @@ from netagent.errors import FailedError, RefusedError
 from netagent.keys.controller import LOOK_S, RETIRE_S, RingKeeper
 from netagent.keys.picture import ring_record
 from netagent.keys.ring_store import RingStore
+from netagent.keys.stages import pending
 from netagent.model.ids import HostId, KeyId
 from netagent.model.records import ForgetRecord
-from netagent.model.ring_key import SealedKey, SealedKeysRecord, exchange_tag
+from netagent.model.ring_key import (
+    MAX_KEY_NUMBER,
+    HeldKey,
+    RingKeysRecord,
+    SealedKey,
+    SealedKeysRecord,
+    exchange_tag,
+)
 from netagent.registry.view import RegistryView, compromised_keys
 from netagent.state_dir import ClusterKeys
 from netgossip.join.identity import Identity
@@ -264,4 +272,77 @@ async def test_a_host_that_gives_many_false_keys_keeps_none_out() -> None:
         hosts[0].is_full = True
         made = await hosts[1].keeper.rotate()
         await until(lambda: made in {one.key_id for one in hosts[2].store.ring}, 60)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_an_installed_key_is_on_all_hosts_and_used_by_none_before_an_operator_says_so() -> None:
+    async with trio.open_nursery() as nursery:
+        _, hosts = await ringed(nursery)
+        first = hosts[0].store.ring[0].key_id
+        hosts[1].is_full = True
+        installed, created = await hosts[2].keeper.install(None)
+        assert created
+        with pytest.raises(RefusedError, match="h2"):
+            await hosts[2].keeper.use(installed)
+        with pytest.raises(RefusedError, match="this host"):
+            await hosts[1].keeper.use(installed)
+        hosts[1].is_full = False
+        await until(lambda: all(one.store.key_of(installed) is not None for one in hosts))
+        await trio.sleep(2 * RETIRE_S)
+        assert use(hosts, first)
+        assert all(len(one.store.ring) == 2 for one in hosts)
+        key = hosts[0].store.key_of(installed)
+        assert await hosts[0].keeper.install(key) == (installed, False)
+        assert await hosts[0].keeper.use(installed)
+        await until(partial(use, hosts, installed))
+        assert not await hosts[0].keeper.use(installed)
+        with pytest.raises(RefusedError, match="older than the one in use"):
+            await hosts[0].keeper.use(first)
+        await until(lambda: all(len(one.store.ring) == 1 for one in hosts), 2 * RETIRE_S)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_removed_key_goes_from_all_hosts_and_from_those_that_were_away() -> None:
+    async with trio.open_nursery() as nursery:
+        fabric, hosts = await ringed(nursery)
+        first = hosts[0].store.ring[0].key_id
+        with pytest.raises(RefusedError, match="in use"):
+            await hosts[0].keeper.remove(first)
+        installed, _ = await hosts[0].keeper.install(None)
+        await until(lambda: all(one.store.key_of(installed) is not None for one in hosts))
+        fabric.cut(fabric.hosts[:2], fabric.hosts[2:])
+        await until(lambda: not fabric.hosts[0].live.view.hosts[fabric.hosts[2].host_id].is_live)
+        assert await hosts[1].keeper.remove(installed)
+        assert not await hosts[1].keeper.remove(installed)
+        await until(lambda: all(one.store.key_of(installed) is None for one in hosts[:2]), 2 * RETIRE_S)
+        made = await hosts[0].keeper.rotate()
+        await until(partial(use, hosts[:2], made))
+        with pytest.raises(RefusedError, match="h3 is away, and knows no newer ring key"):
+            await hosts[0].keeper.remove(first)
+        assert await hosts[0].keeper.remove(first, force=True)
+        await until(lambda: all(len(one.store.ring) == 1 for one in hosts[:2]), 2 * RETIRE_S)
+        fabric.heal()
+        await until(lambda: hosts[2].store.key_of(installed) is None, 3 * RETIRE_S)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_key_with_the_highest_number_stops_no_change_and_names_its_host() -> None:
+    async with trio.open_nursery() as nursery:
+        fabric = Fabric(nursery, 3)
+        await fabric.tell_hosts()
+        hosts = [Ringed(one) for one in fabric.hosts]
+        for one in hosts[:2]:
+            nursery.start_soon(one.keeper.run)
+        first, liar = hosts[0].store.ring[0].key_id, hosts[2]
+        held = sorted([HeldKey(first, 0), HeldKey(KeyId("f" * 32), MAX_KEY_NUMBER)])
+        await liar.host.publisher.put(RingKeysRecord(bytes(32), first, tuple(held)))
+        await trio.sleep(5)
+        picture = hosts[0].keeper.picture()
+        assert [one.host_id for one in picture.peers if one.overstated] == [liar.host.host_id]
+        assert pending(picture) is None
+        await hosts[0].keeper.rotate()
+        assert max(one.number for one in hosts[0].store.ring) == 1
         nursery.cancel_scope.cancel()

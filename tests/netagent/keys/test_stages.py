@@ -8,9 +8,19 @@ from dataclasses import dataclass, field, replace
 import pytest
 from fakes.registry import H1, H2, H3, identifier
 
-from netagent.keys.stages import KeyPicture, KeySteps, PeerKeys, RingKey, decide, next_number, pending
+from netagent.keys.stages import (
+    KeyPicture,
+    KeySteps,
+    PeerKeys,
+    RingKey,
+    decide,
+    lacking,
+    next_number,
+    pending,
+    standby_keys,
+)
 from netagent.model.ids import HostId, KeyId
-from netagent.model.ring_key import HeldKey
+from netagent.model.ring_key import MAX_STANDBY, HeldKey
 
 OLD, NEW, OTHER = (KeyId(identifier(number)) for number in (1, 2, 3))
 WEEK = 7 * 86400.0
@@ -111,6 +121,89 @@ def test_keys_without_numbers_get_those_that_others_know() -> None:
     assert decide(one).use is None
 
 
+def test_a_key_on_standby_is_given_and_kept_and_not_used() -> None:
+    one = KeyPicture(
+        local=H1,
+        ring=ring((OLD, 1), (NEW, 0)),
+        peers=(peer(H2, OLD, (OLD, 1)),),
+        standby=frozenset({NEW}),
+        now_s=WEEK,
+    )
+    assert decide(one) == KeySteps(give={NEW: (H2,)}, standby=frozenset({NEW}))
+    assert decide(replace(one, rotate_every_s=WEEK)).rotate, "it holds up no change"
+    says = replace(peer(H1, OLD, (OLD, 1), (NEW, 0)), standby=frozenset({NEW}))
+    other = KeyPicture(local=H2, ring=ring((OLD, 1)), peers=(says,), offered=frozenset({HeldKey(NEW, 0)}))
+    assert decide(other).install == {HeldKey(NEW, 0)}
+    assert decide(replace(other, peers=(peer(H1, OLD, (OLD, 1), (NEW, 0)),))).install == frozenset()
+    has = replace(other, ring=ring((OLD, 1), (NEW, 0)), offered=frozenset())
+    assert decide(has).standby == {NEW}
+    assert not decide(has).retire
+    # An operator's word gives it a number. From then on it is any key.
+    used = replace(has, peers=(replace(says, held={OLD: 1, NEW: 2}),))
+    assert decide(used).renumber == {NEW: 2}
+    assert decide(replace(used, ring=ring((OLD, 1), (NEW, 2)))).use == NEW
+
+
+def test_an_initial_key_without_number_is_on_standby_for_nobody() -> None:
+    liar = replace(peer(H2, OTHER, (OLD, 0), (OTHER, 0)), standby=frozenset({OLD, OTHER}))
+    one = KeyPicture(local=H1, ring=ring((OLD, 0)), peers=(liar,), rotate_every_s=WEEK, now_s=WEEK)
+    assert decide(one).standby == frozenset()
+    assert decide(one).rotate
+
+
+def test_keys_on_standby_leave_room_in_the_ring() -> None:
+    many = frozenset(KeyId(identifier(number)) for number in range(10, 20))
+    liar = replace(peer(H2, OLD, (OLD, 1), *((one, 0) for one in many)), standby=many)
+    one = KeyPicture(
+        local=H1, ring=ring((OLD, 1), (NEW, 0)), peers=(liar,), standby=frozenset({NEW}), offered=frozenset()
+    )
+    wanted = replace(one, offered=frozenset(HeldKey(key_id, 0) for key_id in many))
+    assert len(decide(wanted).install) == MAX_STANDBY - 1
+    assert NEW in decide(wanted).standby
+
+
+def test_a_removed_key_goes_without_waiting_for_hosts_that_are_away_and_never_one_in_use() -> None:
+    away = peer(H3, OLD, (OLD, 1), is_live=False)
+    says = replace(peer(H2, NEW, (OLD, 1), (NEW, 2)), removed=frozenset({OLD}))
+    one = KeyPicture(local=H1, ring=ring((NEW, 2), (OLD, 1)), peers=(says, away))
+    assert decide(one).retire == {OLD}
+    assert not decide(replace(one, peers=(replace(says, primary=OLD), away))).retire
+    assert not decide(replace(one, ring=ring((OLD, 1), (NEW, 2)))).retire
+    liar = replace(says, removed=frozenset({NEW, OTHER}))
+    assert decide(replace(one, peers=(liar, away))) == KeySteps()
+    # One that has just joined knows no numbers yet: a key that the others are about to use is not on standby.
+    fresh = KeyPicture(
+        local=H1, ring=ring((OLD, 0), (NEW, 0)), peers=(replace(says, primary=OLD, removed=frozenset({NEW})),)
+    )
+    assert not decide(fresh).retire
+
+
+def test_hosts_that_give_the_best_key_different_numbers_get_a_better_one() -> None:
+    # On two sides of a cut operators used OTHER, and on one side it has been replaced since.
+    one = KeyPicture(
+        local=H1, ring=ring((OTHER, 3), (OLD, 1)), peers=(peer(H2, NEW, (OTHER, 2), (NEW, 3), (OLD, 1)),)
+    )
+    assert decide(one).rotate
+    assert next_number(one) == 4
+    assert not decide(replace(one, may_settle=False)).rotate
+    assert not decide(replace(one, local=H3)).rotate
+    same = peer(H2, OTHER, (OTHER, 2), (OLD, 1))
+    assert not decide(replace(one, peers=(same,))).rotate, "all seal with it"
+    liar = peer(H2, OLD, (OLD, 9))
+    assert decide(KeyPicture(local=H1, ring=ring((NEW, 2), (OLD, 1)), peers=(liar,))).rotate
+
+
+def test_a_removed_key_is_said_while_a_host_has_it() -> None:
+    one = KeyPicture(
+        local=H1,
+        ring=ring((NEW, 2)),
+        peers=(peer(H2, NEW, (NEW, 2)), peer(H3, OLD, (OLD, 1), is_live=False)),
+        removed=frozenset({OLD}),
+    )
+    assert decide(one).removed == {OLD}
+    assert decide(replace(one, peers=one.peers[:1])).removed == frozenset()
+
+
 # -- a cluster under cuts, restarts, restores and several rotations at once ----------------------------------------
 
 
@@ -126,13 +219,16 @@ class Machine:
     side: int = 0
     backup: tuple[RingKey, ...] = ()
     offers: dict[HostId, set[HeldKey]] = field(default_factory=dict)
+    standby: frozenset[KeyId] = frozenset()
+    removed: frozenset[KeyId] = frozenset()
 
     def accepts(self, key_id: KeyId) -> bool:
         return any(one.key_id == key_id for one in self.ring)
 
     def publish(self, retired: frozenset[KeyId] = frozenset()) -> None:
         held = {one.key_id: one.number for one in self.ring if one.key_id not in retired}
-        said = PeerKeys(self.host, True, self.ring[0].key_id, held)
+        standby = self.standby & held.keys()
+        said = PeerKeys(self.host, True, self.ring[0].key_id, held, frozenset(), standby, self.removed)
         known = self.records.get(self.host)
         if known is None or known[1] != said:
             self.version += 1
@@ -140,8 +236,11 @@ class Machine:
 
 
 class World:
-    def __init__(self, seed: int, size: int = 5) -> None:
+    def __init__(self, seed: int, size: int = 5, *, has_operator: bool = False) -> None:
         self.rng = random.Random(seed)
+        self.has_operator = has_operator
+        self.installed = 0
+        """No more than fit: hosts of two sides of a cut may have filled the places with different ones."""
         hosts = [HostId(identifier(number)) for number in range(1, size + 1)]
         self.machines = {host: Machine(host, ring((OLD, 1)), backup=ring((OLD, 1))) for host in hosts}
         self.evicted: set[HostId] = set()
@@ -215,6 +314,8 @@ class World:
             local=one.host,
             ring=one.ring,
             peers=tuple(peers),
+            standby=one.standby,
+            removed=one.removed,
             offered=frozenset(one.offers.get(one.host, set())),
             compromised=self.compromised,
         )
@@ -231,7 +332,7 @@ class World:
             return False
         picture = self.picture(one)
         steps = decide(picture)
-        before = one.ring
+        before, version = one.ring, one.version
         one.ring += tuple(RingKey(*key, 0.0) for key in sorted(steps.install))
         one.offers.pop(one.host, None)
         if steps.use is not None:
@@ -241,6 +342,8 @@ class World:
             one.ring = tuple(sorted(one.ring, key=lambda key: key.key_id != steps.use))
         else:
             one.ring = tuple(key for key in one.ring if key.key_id not in steps.retire)
+        one.ring = tuple(key._replace(number=steps.renumber.get(key.key_id, key.number)) for key in one.ring)
+        one.standby, one.removed = steps.standby, steps.removed
         if steps.rotate:
             self.make(one, picture)
         for key_id, hosts in steps.give.items():
@@ -249,11 +352,49 @@ class World:
                 assert host not in self.evicted
                 one.offers.setdefault(host, set()).add(HeldKey(key_id, number))
         one.publish()
-        return one.ring != before or bool(steps.give)
+        return one.ring != before or bool(steps.give) or one.version != version
+
+    def type_in(self, one: Machine) -> None:
+        """Let an operator install, use or remove a key."""
+        picture = self.picture(one)
+        standby = sorted(standby_keys(picture) & {key.key_id for key in one.ring})
+        others = [key.key_id for key in one.ring[1:] if key.key_id != pending(picture)]
+        match self.rng.randrange(3):
+            case 0 if len(one.ring) < 8 and self.installed < MAX_STANDBY and not self.evicted:
+                self.installed += 1
+                key_id = KeyId(identifier(self.rng.getrandbits(64)))
+                one.ring += (RingKey(key_id, 0, 0.0),)
+                one.standby |= {key_id}
+            # Not one that is being removed elsewhere, nor the other way round: that a key goes half a minute after
+            # that was announced is not simulated.
+            case 1 if (
+                standby
+                and pending(picture) is None
+                and not lacking(picture, standby[0])
+                and not any(standby[0] in other.removed for other in self.machines.values())
+            ):
+                number = next_number(picture)
+                one.ring = tuple(
+                    key._replace(number=number if key.key_id == standby[0] else key.number)
+                    for key in one.ring
+                )
+            case 2 if others:
+                chosen = self.rng.choice(others)
+                is_used = any(
+                    key.key_id == chosen and key.number
+                    for other in self.machines.values()
+                    for key in other.ring
+                )
+                is_in_use = any(peer.primary == chosen for peer in picture.peers if peer.is_live)
+                if not is_in_use and not (chosen in standby and is_used):
+                    one.removed |= {chosen}
+        one.publish()
 
     def disturb(self) -> None:
         one = self.rng.choice(list(self.machines.values()))
-        match self.rng.randrange(9):
+        match self.rng.randrange(9 + self.has_operator):
+            case 9 if one.is_up and one.host not in self.evicted:
+                self.type_in(one)
             case 0:
                 one.is_up = not one.is_up
             case 1:
@@ -290,10 +431,10 @@ class World:
         pytest.fail("the hosts never come to rest")
 
 
-@pytest.mark.parametrize("seed", range(400))
+@pytest.mark.parametrize("seed", range(600))
 def test_hosts_end_with_one_key_and_lose_nobody(seed: int) -> None:
     print(f"seed {seed}")
-    world = World(seed)
+    world = World(seed, has_operator=seed >= 400)
     for _ in range(200):
         if world.rng.random() < 0.25:
             world.disturb()
@@ -305,6 +446,11 @@ def test_hosts_end_with_one_key_and_lose_nobody(seed: int) -> None:
     world.settle()
     left = world.up()
     assert len({one.ring[0].key_id for one in left}) == 1
-    assert {len(one.ring) for one in left} == {1}
+    if world.has_operator:
+        standby = {frozenset(key.key_id for key in one.ring[1:]) for one in left}
+        assert len(standby) == 1, "hosts differ in what is on standby"
+        assert standby == {left[0].standby}
+    else:
+        assert {len(one.ring) for one in left} == {1}
     if world.evicted:
         assert left[0].ring[0].key_id in world.made_after

@@ -166,11 +166,12 @@ records = st.one_of(
         st.dictionaries(ids, st.integers(0, 2**32 - 1), min_size=1, max_size=16).map(
             lambda held: tuple(HeldKey(KeyId(one), held[one]) for one in sorted(held))
         ),
+        *[st.sets(ids, max_size=16).map(lambda found: tuple(map(KeyId, sorted(found)))) for _ in range(2)],
     ).map(lambda one: dataclasses.replace(one, primary=one.held[0].key_id)),
     st.builds(
         SealedKeysRecord,
         ids,
-        st.integers(1, 2**32 - 1),
+        st.integers(0, 2**32 - 1),
         st.integers(0, 255),
         st.dictionaries(ids, st.binary(max_size=48), min_size=1, max_size=4).map(
             lambda sealed: tuple(
