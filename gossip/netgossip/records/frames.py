@@ -284,6 +284,10 @@ class Opener:
         """Refuse what names `sender` for another reason than that it is unknown, or no longer."""
         (self._refused.add if refused else self._refused.discard)(sender)
 
+    def is_refused(self, sender: NodeId) -> bool:
+        """True for a sender that is refused for another reason than that it is unknown."""
+        return sender in self._refused
+
     def is_admitted(self, sender: NodeId) -> bool:
         """True while there is an admitted session of `sender`."""
         session = self._senders.get(sender)

@@ -65,6 +65,10 @@ ANSWERS_PER_S: Final = 256
 ANSWERS_AT_ONCE: Final = 1024
 """Bound of answers made and checked in one second after a pause; beyond it: no answer, the peer repeats. All hosts of
 a large cluster ask a host that has restarted at once."""
+ANSWERS_RESERVED: Final = 256
+"""Of these, so many are for peers that had none for SELDOM_S: who has the ring key and names a few members must not
+use up what the others need."""
+SELDOM_S: Final = 10.0
 
 _DOMAIN_OFFER: Final = b"netagent session offer v1"
 _DOMAIN_ANSWER: Final = b"netagent session answer v1"
@@ -113,6 +117,8 @@ class Sessions:
         self._sweep_at = NEVER
         self._answers_left = float(ANSWERS_AT_ONCE)
         self._answers_at = 0.0
+        self._computed_at: dict[NodeId, float] = {}
+        """When work was last done in a peer's name."""
 
     # Handshake.
 
@@ -134,7 +140,7 @@ class Sessions:
         public_key, ephemeral, signature = _cut(offer, 32, 32, 64)
         if node_id_of(public_key) != peer:
             raise WireError("an offer of another node")
-        if not self._may_compute(now):
+        if not self._may_compute(peer, now):
             return None
         if not verify(public_key, signature, self._offer_text(peer, self._node_id, epoch, nonce, ephemeral)):
             raise WireError("an offer that is not signed")
@@ -159,7 +165,7 @@ class Sessions:
         if node_id_of(public_key) != peer:
             raise WireError("an answer of another node")
         ring_key = next((key for key in self._keyring.keys if key_id(key, self._label) == ring_id), None)
-        if ring_key is None or not self._may_compute(now):
+        if ring_key is None or not self._may_compute(peer, now):
             return False
         transcript = self._transcript(
             (self._node_id, peer), (self._epoch, epoch), nonce, (offer.ephemeral, ephemeral), ring_key
@@ -238,6 +244,7 @@ class Sessions:
         """End all sessions with the peer now."""
         self._sessions.pop(peer, None)
         self._offers.pop(peer, None)
+        self._computed_at.pop(peer, None)
         self._kept.discard(peer)
 
     def handle_deadline(self, now: float) -> list[NodeId]:
@@ -295,12 +302,14 @@ class Sessions:
             self._speakers.add(peer)
             self._new_speakers.append(peer)
 
-    def _may_compute(self, now: float) -> bool:
+    def _may_compute(self, peer: NodeId, now: float) -> bool:
         gained = max(now - self._answers_at, 0.0) * ANSWERS_PER_S
         self._answers_left, self._answers_at = min(self._answers_left + gained, ANSWERS_AT_ONCE), now
-        if self._answers_left < 1:
+        is_seldom = now - self._computed_at.get(peer, float("-inf")) >= SELDOM_S
+        if self._answers_left < (1 if is_seldom else 1 + ANSWERS_RESERVED):
             return False
         self._answers_left -= 1
+        self._computed_at[peer] = now
         return True
 
     def _ephemeral(self) -> tuple[X25519PrivateKey, bytes]:

@@ -22,7 +22,8 @@ owner, which raises the epoch and issues all that it has again.
 Where logs are proven (`proofs`), a delta counts only if its owner signed the content that it leads to, whichever peer
 sends it. An owner that has never signed is believed without; once it has, for any of its logs, it is believed only
 with its signature. A proof is kept with the log and relayed with each delta that ends at its version. Where what we
-hold is unproven, another content of the same version that is proven replaces it.
+hold is unproven, another content of the same version that is proven replaces it. Logs from the disk are checked soon
+after the start, a few at a time (`recheck`): what was changed there, or is damaged, counts as unproven.
 
 A log that the application dropped leaves its version behind: copies that others still hold do not come back, a newer
 version does.
@@ -80,6 +81,8 @@ invents owners makes none be forgotten. Logs that are held with a proof need a s
 DROPPED_LIMIT = 65_536
 """Bound of logs that were dropped, each with its last version; beyond it: the oldest is dropped: a copy of that log
 may come back."""
+RECHECKED_AT_ONCE: Final = 8
+"""Proofs of logs from the disk that are checked in one go: 1 ms."""
 
 
 class Table:
@@ -104,6 +107,8 @@ class Table:
         """None: this node signs nothing, checks no proof and keeps none."""
         self._signers: set[NodeId] = set()
         """Owners that have signed."""
+        self._unchecked: deque[tuple[Scope, NodeId]] = deque()
+        """Logs that came from the disk with a proof, which has not been checked since."""
         self._held: set[Scope] = {CLUSTER_SCOPE}
         self._logs: dict[Scope, dict[NodeId, RecordLog]] = {}
         self._fingerprints: dict[Scope, int] = {}
@@ -130,6 +135,7 @@ class Table:
                 self._load(log)
                 if log.proof:
                     self._note_signer(log.owner)
+                    self._unchecked.append((log.scope, log.owner))
         for owner in signers:
             self._note_signer(owner)
 
@@ -166,6 +172,26 @@ class Table:
     def is_signer(self, owner: NodeId) -> bool:
         """True if the owner's logs count only with its signature: it has signed one, and this node checks that."""
         return owner in self._signers
+
+    @property
+    def has_unchecked(self) -> bool:
+        """True while a log is held as it was on the disk, and `recheck` has not come to it."""
+        return bool(self._unchecked)
+
+    def recheck(self) -> int:
+        """Check the proofs of a few logs from the disk; return how many were wrong. Those are held without a proof
+        from then on: no peer takes them from us, and what their owners prove replaces them."""
+        wrong = 0
+        for _ in range(min(RECHECKED_AT_ONCE, len(self._unchecked))):
+            scope, owner = self._unchecked.popleft()
+            log = self._logs.get(scope, {}).get(owner)
+            # One that has changed since was checked then, which costs the same once more.
+            if log is None or self._proofs is None or not log.proof:
+                continue
+            if not self._proofs.is_valid(log.proof, scope, owner, log.version, log.set_hash):
+                log.proof = b""
+                wrong += 1
+        return wrong
 
     def lacks_proof(self, scope: Scope, owner: NodeId) -> bool:
         """True for another's log that we hold without its proof, and could check."""

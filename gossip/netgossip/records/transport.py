@@ -309,7 +309,9 @@ class RecordTransport:
             frames += 1
             try:
                 header = parse_header_untrusted(payload)
-                if header.sender not in self._peers:
+                # Those of a revoked sender have a counter of their own: once it is a member again, nothing of it was
+                # early.
+                if header.sender not in self._peers and not self._opener.is_refused(header.sender):
                     self._note_unknown(header.sender)
                 end = HEADER_BYTES + header.sealed_bytes
                 opened = self._opener.open_untrusted(header, payload[:end])

@@ -402,6 +402,26 @@ def test_the_knowledge_of_who_signs_and_the_proofs_outlive_a_restart() -> None:
     assert bring(old, without_logs) is Merge.UNSIGNED
 
 
+def test_a_log_that_was_changed_on_the_disk_is_found_and_replaced() -> None:
+    owner, reader = table(OWNER), table(READER)
+    put(owner, (b"a", b"1"), (b"b", b"2"))
+    assert bring(owner, reader) is Merge.APPLIED
+    (log,) = reader.logs(NET)
+    changed = {**log.entries, b"a": replace(log.entries[b"a"], value=b"9")}
+    again = table(READER, replicas=(replace(log, entries=changed),))
+    assert again.has_unchecked
+    assert again.recheck() == 1
+    assert not again.has_unchecked
+    assert again.lacks_proof(NET, OWNER.node_id)
+    # The owner answers who lacks its proof with it. It is not that of what is held, so the whole log is asked for.
+    proof = owner.proof(NET, OWNER.node_id, again.version(NET, OWNER.node_id))
+    assert proof is not None
+    assert merge(again, proof)[0] is Merge.DIVERGED
+    assert merge(again, delta_of(owner))[0] is Merge.APPLIED
+    assert again.logs(NET) == owner.logs(NET)
+    assert table(READER, replicas=(log,)).recheck() == 0
+
+
 def test_invented_owners_make_no_signer_be_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("netgossip.records.table.SIGNERS_LIMIT", 2)
     owner, reader = table(OWNER), table(READER)

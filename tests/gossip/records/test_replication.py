@@ -16,7 +16,7 @@ from netgossip.errors import GossipUsageError
 from netgossip.join.identity import Identity
 from netgossip.records.frames import Opener, Sealer, parse_header_untrusted
 from netgossip.records.handlers import UNPROVEN_EVERY_S, UNPROVEN_LIMIT
-from netgossip.records.replication import Replication
+from netgossip.records.replication import RECHECK_S, Replication
 from netgossip.records.table import OWN_DROPPED_LIMIT, OWN_SCOPES_LIMIT, REPORTED_LIMIT
 from netgossip.records.wire import (
     NO_VERSION,
@@ -59,6 +59,7 @@ def replication(
     *peers: str,
     expect_peers: bool = False,
     own_logs: Sequence[Log] = (),
+    replicas: Sequence[Log] = (),
     identity: Identity | None = None,
 ) -> Replication:
     made = Replication(
@@ -73,6 +74,7 @@ def replication(
         new_stream_id=itertools.count(1).__next__,
         expect_peers=expect_peers,
         own_logs=own_logs,
+        replicas=replicas,
     )
     for peer in peers:
         made.set_peer(peer, ADDRESSES[peer], 0.0, live=True)
@@ -190,6 +192,29 @@ def test_a_sender_that_is_not_a_member_is_refused_and_counted() -> None:
     Insider().tell(target, Digest(CLUSTER_SCOPE, 5))
     assert target.statistics()["refused_sender_is_not_a_member"] == 1
     assert target.statistics()["early"] == 1, "the first one, which became a member"
+
+
+def test_a_revoked_sender_that_is_a_member_again_makes_no_counter_negative() -> None:
+    target = replication(A)
+    target.refuse_peer(B, 0.0)
+    Insider().tell(target, Digest(CLUSTER_SCOPE, 5))
+    target.readmit_peer(B)
+    target.set_peer(B, ADDRESSES[B], 0.0, live=True)
+    assert target.statistics()["refused_sender_is_revoked"] == 1
+    assert target.statistics()["refused_sender_is_not_a_member"] == 0
+
+
+def test_proofs_from_the_disk_are_checked_a_few_at_a_time() -> None:
+    owners = [Identity(bytes([number]) * 32) for number in range(1, 21)]
+    logs = [Log(CLUSTER_SCOPE, one.node_id, 1, 1, 0, {}, one.public_key + bytes(64)) for one in owners]
+    target = replication(A, identity=Identity(bytes(32)), replicas=logs)
+    found = []
+    for go in range(1, 4):
+        assert target.next_deadline() <= go * RECHECK_S
+        target.handle_deadline(go * RECHECK_S)
+        found.append(target.statistics()["restored_unproven"])
+    assert found == [8, 16, 20]
+    assert not any(log.proof for log in target.logs(CLUSTER_SCOPE))
 
 
 def test_answers_go_to_the_member_never_to_where_a_datagram_came_from() -> None:

@@ -19,6 +19,7 @@ from netgossip.join.identity import Identity
 from netgossip.records.frames import HEADER_BYTES, Opener, Sealer, parse_header_untrusted
 from netgossip.records.sessions import (
     ANSWERS_AT_ONCE,
+    ANSWERS_RESERVED,
     LIFETIME_S,
     OVERLAP_S,
     REKEY_FRAMES,
@@ -404,11 +405,22 @@ def test_every_bit_of_an_answer_is_signed(position: int) -> None:
 def test_the_work_for_answers_is_bounded() -> None:
     one, other = sessions(ONE), sessions(OTHER)
     offer = one.offer(B, NONCE, 0.0)
-    other._answers_left = 3.0
+    other._answers_left = ANSWERS_RESERVED + 3.0
     answers = [other.answer(A, 7, NONCE, offer, 0.0) for _ in range(5)]
     assert [answer is not None for answer in answers] == [True] * 3 + [False] * 2
     assert other.answer(A, 7, NONCE, offer, 1.0) is not None
     assert other._answers_left < ANSWERS_AT_ONCE
+
+
+def test_one_peer_does_not_use_up_the_answers_of_the_others() -> None:
+    one, other, third = sessions(ONE), sessions(OTHER), Identity(bytes([9]) * 32)
+    offer = one.offer(B, NONCE, 0.0)
+    while other.answer(A, 7, NONCE, offer, 0.0) is not None:
+        pass
+    assert other._answers_left == ANSWERS_RESERVED
+    assert other.answer(third.node_id, 7, NONCE, sessions(third).offer(B, NONCE, 0.0), 0.0) is not None
+    other._answers_left = 0.0
+    assert other.answer(third.node_id, 7, NONCE, sessions(third).offer(B, NONCE, 0.0), 0.0) is None
 
 
 class Pair:
