@@ -662,6 +662,13 @@ def _undecided(view: RegistryView) -> Iterable[schema.Notice]:
         }
 
 
+def _eviction_of(agent: Agent) -> str:
+    note = agent.past_revocation
+    if note is None:
+        return "the cluster evicted this host while it was away"
+    return f"this host ({note.host_id[:8]}) was revoked, on {note.by}, and was invited again"
+
+
 def _fate(agent: Agent, cluster: Cluster) -> Iterable[schema.Notice]:
     """Warn on a host that was evicted: endpoints that are fenced, or the new identity."""
     names = sorted({row.name for row in cluster.live.fenced.values()})
@@ -669,7 +676,7 @@ def _fate(agent: Agent, cluster: Cluster) -> Iterable[schema.Notice]:
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         yield {
             "code": "forgotten",
-            "message": f"the cluster evicted this host while it was away: {shown} "
+            "message": f"{_eviction_of(agent)}: {shown} "
             f"lost {'its address and is' if len(names) == 1 else 'their addresses and are'} fenced",
             "cure": "`netagent attach` them again, or restart their containers; `netagent detach` removes one from "
             "this list",

@@ -206,7 +206,7 @@ class Presenter:
 
     def noted(self, endpoint: EndpointView) -> schema.Endpoint:
         """Render an endpoint that this host had before the cluster evicted it."""
-        reason = "the cluster evicted this host while it was away; attach it again, or detach it"
+        reason = "the cluster evicted this host; attach it again, or detach it"
         return {**self.endpoint(endpoint), "state": "fenced", "reason": reason, "names": []}
 
     def state(self, endpoint: EndpointView) -> tuple[schema.EndpointWord, str]:

@@ -101,6 +101,8 @@ class Agent:
         """Identities of this run that the cluster has evicted."""
         self.revocation: Revocation | None = None
         """Who revoked this host, as long as it is in no cluster since."""
+        self.past_revocation: Revocation | None = None
+        """The same, once this host was invited into that cluster again: its endpoints of then are fenced."""
         self._state = StateDir(self.config.state_dir, self.config.run_dir, self.config.keyring_file)
         self.events = EventKeeper(self._state.events_file)
         self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
@@ -142,10 +144,11 @@ class Agent:
                     version=self._version_of_others,
                 )
                 keys = self._state.cluster_keys()
-                self.revocation = self._state.revocation() if keys is None else None
                 if keys is None:
+                    self.revocation = self._state.revocation()
                     await self.tokens.forget()
                 else:
+                    self.past_revocation = self._state.revocation()
                     await require_journal(self._state.journal_file, self.config.keyring_file)
                     await self._enter(keys)
                 await self._nursery.start(self.uplinks.run)
@@ -420,7 +423,14 @@ class Agent:
         except BaseException:
             self._state.forget_cluster()
             raise
+        if self.revocation is not None and self.revocation.cluster_id == keys.cluster_id:
+            self.past_revocation = self.revocation
+        else:
+            self._forget_revocation()
         self.revocation = None
+
+    def _forget_revocation(self) -> None:
+        self.past_revocation = None
         self._state.forget_revocation()
 
     async def leave(self, drain_s: float = DRAIN_S) -> int:
@@ -431,6 +441,8 @@ class Agent:
             # The journal is closed only then, and its file is about to be deleted.
             await self._cluster_ended.wait()
             await self.tokens.forget()
+            # Before the keys go: a host without keys that finds the note takes itself for revoked.
+            self._forget_revocation()
             self._state.forget_cluster()
             self._state.forget_identity()
             self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
@@ -500,6 +512,7 @@ class Agent:
             self._state.forget_identity()
             self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
             self.former_ids.append(former)
+            self._forget_revocation()  # what is fenced from now on was so by this eviction
             # Not those that it entered with: the ring may have changed since.
             await self._enter(cluster.ring.keys)
             self._is_rejoining = False

@@ -65,6 +65,9 @@ CLEAN_S = 60.0
 NEW_KEY_BYTES = 32
 RETURN_S = 3.0
 """First pause before a member is asked for its keys: the membership itself needs a few seconds after a start."""
+CATCH_UP_S = 15.0
+"""For so long after its start, and after it got keys by a return, this host answers no returns: it may not have heard
+yet of the revocation of the host that asks."""
 MAX_RETURN_S = 60.0
 """Longest pause between two of those: after a partition heals, the hosts of both sides hear each other within it."""
 OPENED_LIMIT = 64
@@ -122,6 +125,8 @@ class RingKeeper:
     """Keys that an operator installed here, until the record says so."""
     _new_removed: set[KeyId] = field(default_factory=set)
     """Keys that an operator removed here, until the record says so."""
+    _answers_at: float = float("inf")
+    """From when on this host answers returns."""
     _task: PeriodicTask = field(default_factory=partial(PeriodicTask, LOOK_S))
     _looked_at: float = 0.0
     _seen: tuple[object, ...] = ()
@@ -152,10 +157,17 @@ class RingKeeper:
     def may_return(self, node_id: NodeId) -> bool:
         """True for a host that gets the ring by its identity alone: a known one, and one that was evicted because it
         was silent for long. It hears of that then, and begins anew."""
+        if not self.is_caught_up:
+            return False
         view, host_id = self.live.view, HostId(node_id)
         if host_id in view.evicted:
             return host_id not in view.revoked and self.is_signer(host_id)
         return self.is_known(node_id)
+
+    @property
+    def is_caught_up(self) -> bool:
+        """False while this host may not have heard yet what was decided in its absence."""
+        return trio.current_time() >= self._answers_at
 
     def note_returned(self, peer: PeerRing) -> None:
         """Note the keys that another host has shown: by its return to us, or ours to it. The next step takes them."""
@@ -177,6 +189,7 @@ class RingKeeper:
                 wanted.append(one if is_believed else NumberedKey(one.key, 0))
         name = self._name(HostId(peer.node_id))
         for added in self.store.add(*wanted):
+            self._answers_at = trio.current_time() + CATCH_UP_S
             logger.info(
                 "got the ring key %s from %s, which shared none with this host",
                 short_id(added),
@@ -331,6 +344,7 @@ class RingKeeper:
 
     async def run(self) -> None:
         """Run until cancelled."""
+        self._answers_at = trio.current_time() + CATCH_UP_S
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._return_to_others)
             await self._task.run(self._look, logger, "cannot change the ring keys yet", RETRY_S)

@@ -12,6 +12,7 @@ import os
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -72,6 +73,8 @@ COLLECT_S = 3600.0
 log."""
 HEARD_S = 1.0
 """Time for the others to acknowledge our last record; a slower host learns it from those that have it."""
+
+_CATCHING_UP: Final = "this member is just back itself, and answers in a quarter of a minute"
 
 logger = logging.getLogger("netagent.membership.gossip")
 
@@ -276,7 +279,7 @@ class Gossip:
         host = HostId(node_id)
         writer = writer_for(self._live.view, host)
         if writer is None:
-            return ""
+            return "" if self.keeper.is_caught_up else _CATCHING_UP
         # Signed once: anyone can name the host.
         if (host, writer) not in self._refusals:
             self._refusals[host, writer] = refusal_text(identity, self._keys.cluster_id, host, writer)

@@ -510,7 +510,9 @@ PAGES: dict[str, Page] = {
             CONTAINER: NEEDS_INTERNET,
         },
     ),
-    f"{HOW_TO}/keys.md": Page(),
+    f"{HOW_TO}/keys.md": Page(
+        replaced={"keys use 5728646ee15d": "keys use $(netagent keys list | awk '$2 == \"standby\" {print $1}')"},
+    ),
     f"{HOW_TO}/load-balancers.md": Page(
         before=all_of(network("app"), serves("h1", "web", 80)),
         typed={"curl -i http://127.0.0.1:7958/healthz/service/web": Typed(shows="HTTP/1.1 200")},

@@ -32,6 +32,7 @@ from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 from netagent.resolver.explain_name import FORWARDED
+from netagent.state_dir import Revocation
 from netgossip.join.discovery import DiscoveredPeer
 from netgossip.types import Member, MemberState
 
@@ -127,6 +128,7 @@ def agent_of(
         former_ids=former,
         waiting_keys=waiting,
         revocation=None,
+        past_revocation=None,
         identity=SimpleNamespace(node_id=H1),
         config=SimpleNamespace(name="h1", zone="", mdns=True),
         underlay=SimpleNamespace(address="192.0.2.1"),
@@ -426,7 +428,22 @@ async def test_a_host_that_was_forgotten_says_what_became_of_its_containers() ->
     assert "netagent attach" in notice["cure"]
     cluster.live.set_fenced({"1": dataclasses.replace(row, name="web1")})
     (notice,) = (await status_of(agent_of(cluster)))["warnings"]
-    assert notice["message"].endswith(": web1 lost its address and is fenced")
+    assert notice["message"] == (
+        "the cluster evicted this host while it was away: web1 lost its address and is fenced"
+    )
+
+
+@virtual
+async def test_a_host_that_was_revoked_and_invited_again_says_so() -> None:
+    cluster = cluster_of()
+    (row,) = cluster.live.rows.values()
+    cluster.live.set_fenced({"1": dataclasses.replace(row, name="web1")})
+    agent = agent_of(cluster)
+    agent.past_revocation = Revocation("c" * 32, "lab", "h1", "ab" * 16)
+    (notice,) = (await status_of(agent))["warnings"]
+    assert notice["message"] == (
+        "this host (abababab) was revoked, on h1, and was invited again: web1 lost its address and is fenced"
+    )
 
 
 @pytest.mark.parametrize(

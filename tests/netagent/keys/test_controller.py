@@ -11,7 +11,7 @@ from fakes.agent_host import AgentHost, Fabric
 from fakes.virtual import virtual
 
 from netagent.errors import FailedError, RefusedError
-from netagent.keys.controller import LOOK_S, RETIRE_S, RingKeeper
+from netagent.keys.controller import CATCH_UP_S, LOOK_S, RETIRE_S, RingKeeper
 from netagent.keys.picture import ring_record
 from netagent.keys.ring_store import RingStore
 from netagent.keys.stages import pending
@@ -28,7 +28,7 @@ from netagent.model.ring_key import (
 from netagent.registry.view import RegistryView, compromised_keys
 from netagent.state_dir import ClusterKeys
 from netgossip.join.identity import Identity
-from netgossip.join.readmission import NumberedKey
+from netgossip.join.readmission import NumberedKey, PeerRing
 
 EVERY_S = 600.0
 
@@ -325,6 +325,25 @@ async def test_a_removed_key_goes_from_all_hosts_and_from_those_that_were_away()
         await until(lambda: all(len(one.store.ring) == 1 for one in hosts[:2]), 2 * RETIRE_S)
         fabric.heal()
         await until(lambda: hosts[2].store.key_of(installed) is None, 3 * RETIRE_S)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_host_that_is_just_back_answers_no_returns() -> None:
+    async with trio.open_nursery() as nursery:
+        _, hosts = await ringed(nursery)
+        one, other = hosts[0].keeper, hosts[1].host.host_id
+        assert not one.may_return(other), "it may not have heard of a revocation in its absence"
+        await trio.sleep(CATCH_UP_S)
+        assert one.may_return(other)
+        ring = (NumberedKey(b"k" * 32, 7),)
+        one.note_returned(PeerRing(other, ring))
+        await until(lambda: not one.may_return(other), 2 * LOOK_S)
+        await trio.sleep(CATCH_UP_S)
+        assert one.may_return(other)
+        one.note_returned(PeerRing(other, ring))
+        await trio.sleep(2 * LOOK_S)
+        assert one.may_return(other), "it had that key"
         nursery.cancel_scope.cancel()
 
 
