@@ -511,7 +511,9 @@ PAGES: dict[str, Page] = {
         },
     ),
     f"{HOW_TO}/keys.md": Page(
-        replaced={"keys use 5728646ee15d": "keys use $(netagent keys list | awk '$2 == \"standby\" {print $1}')"},
+        replaced={
+            "keys use 5728646ee15d": "keys use $(netagent keys list | awk '$2 == \"standby\" {print $1}')"
+        },
     ),
     f"{HOW_TO}/load-balancers.md": Page(
         before=all_of(network("app"), serves("h1", "web", 80)),
