@@ -573,6 +573,7 @@ _STAGES: Mapping[str, str] = {
     "fenced": "sends and takes encrypted packets alone",
 }
 
+
 def _installed_key(_printer: Printer, _request: object, answer: Item) -> Iterator[str]:
     key, hosts = answer["id"][:ID_DIGITS], counted(answer["hosts"], "host")
     done = "installed the ring key" if answer["created"] else "this host had already the ring key"
