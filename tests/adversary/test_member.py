@@ -11,10 +11,11 @@ import pytest
 
 from netgossip.codec.sealing import Keyring
 from netgossip.records.frames import HEADER, HEADER_BYTES, Sealer, Session
-from netgossip.records.wire import DeltaAck, Message, Request, Response, Vector, encode
+from netgossip.records.table import RAISES_LIMIT
+from netgossip.records.wire import Delta, DeltaAck, Message, Request, Response, Vector, encode
 from netgossip.slices import at_once
 from netgossip.testing import PORTS, SimCluster, SimHost
-from netgossip.types import CLUSTER_SCOPE, Channel, RequestReceived, ResponseReceived, Version
+from netgossip.types import CLUSTER_SCOPE, Channel, OwnLogRaised, RequestReceived, ResponseReceived, Version
 
 SEEDS = range(2)
 
@@ -173,3 +174,28 @@ def test_a_member_that_lies_about_everything_at_once_stops_no_change(seed: int) 
     cluster.run_for(30)
     assert cluster.converged()
     assert not [event for host in others for event in host.events if isinstance(event, RequestReceived)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_member_makes_no_host_issue_its_records_again_without_end(seed: int) -> None:
+    """A member says again and again that it holds a newer log of a host than the host itself, as if that had lost a
+    part. Each time the host issued all of its records again, above the epoch that was claimed."""
+    cluster = ready(seed)
+    victim, liar, other = cluster["n1"], cluster["n2"], cluster["n3"]
+    for number in range(60):
+        own = victim.running.records.own_log(CLUSTER_SCOPE)
+        assert own is not None
+        theirs = liar.running.records.own_log(CLUSTER_SCOPE)
+        assert theirs is not None
+        ahead = Version(own.epoch + number, own.head + 1)
+        said = DeltaAck(CLUSTER_SCOPE, True, ahead, Version(theirs.epoch, theirs.head))
+        with liar.commanding() as node:
+            at_once(node.records._transport.send(victim.node_id, said))
+        forged = Delta(CLUSTER_SCOPE, victim.node_id, ahead.epoch, 0, ahead.sequence, 0, 0, ())
+        say(cluster, liar, other, victim, forged)
+        cluster.run_for(0.2)
+    raised = [event for event in victim.events if isinstance(event, OwnLogRaised)]
+    assert 0 < len(raised) <= RAISES_LIMIT, "those that it said itself, and none in another's name"
+    victim.put(CLUSTER_SCOPE, b"a", b"next")
+    cluster.run_until(lambda: other.records()[victim.node_id, b"a"] == b"next", timeout_s=5)
+    cluster.run_until(cluster.converged, timeout_s=60)

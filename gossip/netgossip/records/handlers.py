@@ -175,7 +175,7 @@ class MessageHandlers:
     def _taking_delta(self, item: Received, delta: Delta, now: float) -> Slices[None]:
         sender = item.sender
         if delta.owner == self._node_id:
-            self._handle_own_version(sender, delta.scope, delta.version, None, now)
+            self._taking_own_log(item, delta, now)
             return
         # A frame that is not of the owner's present start may be a recording, and does not correct what we hold.
         from_owner = sender == delta.owner and item.fresh
@@ -201,6 +201,15 @@ class MessageHandlers:
                 self._anti_entropy.compare(
                     delta.scope, owner, now
                 )  # the peer may not know any more that it said so
+
+    def _taking_own_log(self, item: Received, delta: Delta, now: float) -> None:
+        """Handle our own log, as a peer relays it. A delta counts without a proof of its sender, who may be any
+        member: if its version is one that we have lost, the peer says so once more when it is asked."""
+        scope = delta.scope
+        if not self._table.concerns(scope) or self._table.is_only_reported(scope):
+            self._handle_own_version(item.sender, scope, delta.version, None, now)
+        elif delta.version > self._table.own_version(scope) and self._transport.may_answer(item, now):
+            self._anti_entropy.compare(scope, item.sender, now)
 
     def _report_unproven(self, owner: NodeId, sender: NodeId, now: float) -> None:
         # In the order of the reports, so those that are over come first.

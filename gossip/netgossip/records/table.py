@@ -70,6 +70,10 @@ in during its life. Scopes that we use do not count."""
 REPORTED_LIMIT: Final = 1024
 """Bound of own logs without an entry that one member's statement brings; beyond it: further ones from that member are
 not believed. A peer that invents scopes shuts out none that another reports."""
+RAISES_LIMIT: Final = 4
+"""Bound of times that one member's statements make us raise our log of one scope, from our start on; beyond it: it is
+not believed. What a disk has lost is found by the first comparison, and one raise is above all of one epoch; further
+ones are for peers that knew of several. None is needed of a node that runs."""
 OWN_DROPPED_LIMIT: Final = 4096
 """Bound of own logs that were dropped, each with its last version; those known only from other members apart; beyond
 it: the oldest is dropped: a late statement brings an empty log back."""
@@ -125,6 +129,8 @@ class Table:
         """Scopes with a log of ours in which we never wrote, and the peer whose report made us begin it; "": before a
         restart."""
         self._reported_by: Counter[NodeId] = Counter()
+        self._raised_by: Counter[tuple[Scope, NodeId]] = Counter()
+        """How often each peer made us raise our log of a scope that we use."""
         self._tombstones: dict[Scope, deque[tuple[int, float]]] = {}
         for log in own_logs:
             self._load(log)
@@ -374,6 +380,10 @@ class Table:
         same_past = heard < own or (heard == own and (log is None or digest is None or digest == log.digest))
         if same_past or not is_plausible(heard.epoch, own.epoch):
             return ()  # an epoch that no number of restored disks reaches is forged, and others refuse it as well
+        if self.concerns(scope) and not self.is_only_reported(scope) and self._proofs is not None:
+            if self._raised_by[scope, reporter] >= RAISES_LIMIT:
+                return ()  # no disk loses so much: each raise makes us issue all that we have again
+            self._raised_by[scope, reporter] += 1
         if not self.concerns(scope):
             if len(self._reported) >= OWN_SCOPES_LIMIT or self._reported_by[reporter] >= REPORTED_LIMIT:
                 return ()  # limits the growth that a peer can cause by inventing scopes
@@ -411,6 +421,8 @@ class Table:
             if len(dropped) > OWN_DROPPED_LIMIT:
                 del dropped[next(iter(dropped))]
         self._own_scopes.discard(scope)
+        for key in [key for key in self._raised_by if key[0] == scope]:
+            del self._raised_by[key]
         self._use(scope)
         self._tombstones.pop(scope, None)
         if not self._logs.get(scope):

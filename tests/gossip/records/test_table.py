@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from netgossip.errors import GossipUsageError
+from netgossip.join.identity import Identity
 from netgossip.records.merge import EPOCH_LEAP, EPOCH_LIMIT, LOG_LIMIT_BYTES, Merge
+from netgossip.records.proofs import LogProofs
 from netgossip.records.record_log import ENTRY_BYTES, LOG_BYTES, RecordLog
-from netgossip.records.table import Table
+from netgossip.records.table import RAISES_LIMIT, Table
 from netgossip.records.wire import COUNTER_LIMIT, ENTRIES_LIMIT, NO_VERSION, Delta
 from netgossip.slices import at_once
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Log, OwnLogRaised, Scope, Version
@@ -295,6 +297,28 @@ def test_the_owner_follows_no_version_that_must_be_forged() -> None:
         "a restored disk of one that was driven there"
     )
     assert owner.own_version(CLUSTER_SCOPE).epoch == EPOCH_LIMIT + 4
+
+
+def test_no_peer_makes_a_signing_owner_issue_its_records_without_end() -> None:
+    """One member's claims to hold a newer log made the owner issue all of its records again for each of them."""
+    identity = Identity(bytes(32))
+    owner = Table(
+        node_id=identity.node_id, label=b"", tombstone_s=60.0, now=0.0, proofs=LogProofs(identity, b"")
+    )
+    put(owner, b"truth", b"1")
+
+    def ahead() -> Version:
+        own = owner.own_version(CLUSTER_SCOPE)
+        return Version(own.epoch, own.sequence + 1)
+
+    for _ in range(RAISES_LIMIT):
+        assert owner.raise_above(CLUSTER_SCOPE, ahead(), reporter=READER)
+    for _ in range(100):
+        assert not owner.raise_above(CLUSTER_SCOPE, ahead(), reporter=READER)
+    assert owner.own_version(CLUSTER_SCOPE).epoch == 1 + RAISES_LIMIT
+    assert owner.raise_above(CLUSTER_SCOPE, ahead(), reporter=THIRD), "another may know of what was lost"
+    put(owner, b"more", b"1")
+    owner.check_invariants()
 
 
 def many(owner: str, count: int, size: int = 0) -> Delta:
