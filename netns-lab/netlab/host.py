@@ -154,10 +154,10 @@ class Host:
         """Whether the agent that we started is alive."""
         return self._agent.running
 
-    def start_agent(self, *, wait: bool = True) -> None:
-        """Start it and, unless `wait` is False, return when it answers on its socket."""
+    def start_agent(self, *, wait: bool = True, program: Sequence[str] = ("netagent", "agent")) -> None:
+        """Start it and, unless `wait` is False, return when it answers on its socket. `program`: in its place."""
         programs.require(["netagent"])
-        self._agent.start(["netagent", "agent"])
+        self._agent.start([*program])
         self._state.agent_wanted = True
         if wait:
             self.wait_agent()
