@@ -52,6 +52,7 @@ class Config:
     record_port: int
     vxlan_port: int
     tunnel_port: int
+    connections_per_container: int
     address_pools: tuple[str, ...]
     forget_after_s: int
     rotate_every_s: int
@@ -254,6 +255,14 @@ KEYS: tuple[ConfigKey, ...] = (
         7955,
         "UDP port of this host's end of the encrypted tunnel, in a cluster that encrypts",
         "PORT",
+    ),
+    ConfigKey(
+        "connections_per_container",
+        kind.number(0, 10**6),
+        16_384,
+        "connections to addresses outside, to published ports and to this host that a container may have at once by "
+        "each of its addresses, those that have just ended included; beyond it new ones are refused; 0 = any number",
+        "COUNT",
     ),
     ConfigKey(
         "address_pools",

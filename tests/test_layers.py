@@ -156,7 +156,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netagent.commands.notices": {
         "netagent.balancing.backends", "netagent.checks.all_failing", "netagent.control.present",
-        "netagent.datapath.flows", "netagent.flows", "netagent.interface", "netagent.probes", "netagent.registry",
+        "netagent.datapath.flows", "netagent.flows", "netagent.interface", "netagent.journal.rows", "netagent.probes",
+        "netagent.registry",
     },
     "netagent.metrics": {
         "netagent.daemon", "netagent.datapath.reconcile.reconciler", "netagent.endpoints.attach_times",

@@ -23,6 +23,7 @@ from netagent.commands.notices.conflict_notices import conflict_notices
 from netagent.commands.notices.flow_notices import not_counted
 from netagent.commands.notices.name_notices import failing_notices, name_notices, project_notices
 from netagent.commands.notices.path_notices import PathEnds, checksum_notices, path_notices, udp_notices
+from netagent.commands.notices.quota_notices import connection_notices
 from netagent.commands.notices.service_notices import service_notices, translation_notices
 from netagent.commands.presenters import sight_of
 from netagent.commands.ring_keys import overdue_notices, ring_key_part
@@ -551,6 +552,19 @@ def _kernel_warnings(cluster: Cluster, dirty: Iterable[tuple[str, str]]) -> Iter
             "cure": "the agent tries again by itself; until then running containers are not affected, but none can "
             "be attached",
         }
+    guard = cluster.kernel.guard.status()
+    if guard.uncounted:
+        yield {
+            "code": "connections-not-counted",
+            "message": f"containers may have any number of connections: {guard.uncounted}",
+            "cure": "use a kernel with nft_connlimit, as Debian's has; or set connections_per_container = 0",
+        }
+    yield from connection_notices(
+        cluster.live.view,
+        cluster.live.rows.values(),
+        guard.crowded,
+        quota=cluster.config.connections_per_container,
+    )
     if cluster.kernel.bridge_nf_bypass.trouble:
         yield {
             "code": "bridge-netfilter",

@@ -206,6 +206,7 @@ class Cluster:
             http="" if is_beyond_loopback(self.config.http) else self.config.http,
             vxlan_port=self.config.vxlan_port,
             agent_ports=self.config.closed_ports,
+            connections=self.config.connections_per_container,
             underlay=lambda: self.underlay,
             egress_interfaces=egress_interfaces,
             probe=self.probing.follow,

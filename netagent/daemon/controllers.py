@@ -68,6 +68,7 @@ class Controllers:
         http: str,
         vxlan_port: int,
         agent_ports: tuple[int, ...],
+        connections: int,
         underlay: Callable[[], Underlay],
         egress_interfaces: Callable[[], frozenset[str]],
         probe: Callable[[Snapshot], None],
@@ -81,6 +82,7 @@ class Controllers:
         self._is_synced = is_synced
         self._vxlan_port = vxlan_port
         self._agent_ports = agent_ports
+        self._connections = connections
         self._underlay = underlay
         self._maker = DesiredStateBuilder(ClusterId(keys.cluster_id), vxlan_port=vxlan_port)
         self._zones = ZoneBuilder(keys.domain)
@@ -188,6 +190,7 @@ class Controllers:
             vxlan_port=self._vxlan_port,
             agent_ports=self._agent_ports,
             underlay=self._underlay().address,
+            connections=self._connections,
             tunnel=TUNNEL_NAME if stage > EncryptionStage.CLEAR else "",
             is_fenced=stage is EncryptionStage.FENCED,
             limits=known.limits,

@@ -86,6 +86,9 @@ class Tables:
     silent: str = ""
     """Why packets that the policy refuses are dropped silently instead of rejected; empty when they are rejected."""
 
+    uncounted: str = ""
+    """Why containers' connections are not counted; empty when they are."""
+
     def __post_init__(self) -> None:
         self._translation = SourceNat(self.sock)
 
@@ -122,17 +125,9 @@ class Tables:
         """
         kept, before = self._keep(ruleset, installed, seen)
         put = frozenset(Family) - kept
-        counted, silent = self._count(put), self.silent if Family.NETDEV in kept else ""
-        try:
-            await self._run(render(ruleset, put))
-        except FailedError as error:
-            # Before Linux 6.16 a chain of the netdev family can't be created before its devices.
-            if not ruleset.rejecting or Family.NETDEV in kept:
-                raise
-            ruleset = replace(ruleset, rejecting=frozenset())
-            await self._run(render(ruleset, put))
-            silent = str(error)
-        self._counted, self.silent = counted, silent
+        counted = self._count(put)
+        ruleset = await self._create(ruleset, put)
+        self._counted = counted
         self._note_elements(ruleset, put)
         try:
             self._translation.put()
@@ -152,6 +147,31 @@ class Tables:
         self._rules = looks.rules
         self._remember(_memory_of(ruleset, (*looks.rules, *translation)))
         return generation
+
+    async def _create(self, ruleset: Ruleset, families: frozenset[Family]) -> Ruleset:
+        """Create the tables of these families, as far as this kernel can; return what they are. FailedError."""
+        tried = [ruleset]
+        if ruleset.connections and Family.INET in families:
+            # A kernel without nft_connlimit.
+            tried.append(replace(ruleset, connections=0))
+        if ruleset.rejecting and Family.NETDEV in families:
+            # Before Linux 6.16 a chain of the netdev family can't be created before its devices.
+            tried += [replace(one, rejecting=frozenset()) for one in tried]
+        reason = ""
+        for one in tried:
+            try:
+                await self._run(render(one, families))
+            except FailedError as error:
+                if one is tried[-1]:
+                    raise
+                reason = reason or str(error)
+                continue
+            if Family.NETDEV in families:
+                self.silent = reason if one.rejecting != ruleset.rejecting else ""
+            if Family.INET in families:
+                self.uncounted = reason if one.connections != ruleset.connections else ""
+            return one
+        raise AssertionError("the last attempt raises")
 
     def _keep(self, ruleset: Ruleset, installed: Ruleset | None, seen: int) -> tuple[frozenset[Family], int]:
         """Change families by elements where possible; return (families that now hold `ruleset`, the generation).
@@ -339,6 +359,16 @@ class Tables:
         """Return the packets dropped since the start, by reason; unreadable counters count as zero."""
         return self._count(Family)
 
+    def crowded(self) -> frozenset[tuple[str, str]]:
+        """Return (bridge, address) of containers that were refused a connection beyond their quota, of late."""
+        found = set()
+        for name in ("crowded4", "crowded6"):
+            with suppress(OSError):  # no such set: connections are not counted
+                for key in self._read_set(Family.INET, name):
+                    bridge = key[:_IFNAME_BYTES].rstrip(b"\0").decode("ascii", "replace")
+                    found.add((bridge, str(ip_address(key[_IFNAME_BYTES:]))))
+        return frozenset(found)
+
     def _count(self, families: Iterable[Family]) -> dict[str, int]:
         """Do the same for the tables of these families, and for all that have been replaced."""
         counted = dict(self._counted)
@@ -364,9 +394,12 @@ class Tables:
         return _Looks(tuple(rules), elements)
 
     def _read(self, kind: SetKind) -> _Raw:
-        request = text(1, TABLE) + text(2, kind.name)
+        return self._read_set(kind.family, kind.name)
+
+    def _read_set(self, family: Family, name: str) -> _Raw:
+        request = text(1, TABLE) + text(2, name)
         found: _Raw = {}
-        for body in nftables.dump(self.sock, nftables.GETSETELEM, _NUMBERS[kind.family], request):
+        for body in nftables.dump(self.sock, nftables.GETSETELEM, _NUMBERS[family], request):
             listed = dict(split_attributes(body)).get(3, b"")
             for _, one in split_attributes(listed):
                 parts = dict(split_attributes(one))

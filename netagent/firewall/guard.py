@@ -22,6 +22,7 @@ from netagent.firewall.incremental import RulesetBuilder
 from netagent.firewall.inputs import FirewallInput
 from netagent.firewall.policy import AUDITED_PACKETS
 from netagent.firewall.ruleset import Ruleset
+from netagent.firewall.text import CROWDED
 from netagent.log import Limited
 from netagent.periodic_task import PeriodicTask
 
@@ -46,6 +47,10 @@ class GuardStatus:
     """Dropped packets by reason."""
     audited: int = 0
     """Packets that passed because the policy is `audit` (netagent.firewall.policy)."""
+    crowded: frozenset[tuple[str, str]] = frozenset()
+    """(Bridge, address) of containers that were refused a connection beyond their quota, of late."""
+    uncounted: str = ""
+    """Why containers' connections are not counted; empty when they are, or need not be."""
     trouble: str
     """Why the tables are not as they should be; empty when they are."""
 
@@ -128,6 +133,8 @@ class Guard:
             restored=self._restored,
             dropped=counted,
             audited=audited,
+            crowded=self._tables.crowded() if counted.get(CROWDED) else frozenset(),
+            uncounted=self._tables.uncounted,
             trouble=self._trouble or self._tables.silent,
         )
 

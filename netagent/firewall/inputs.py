@@ -94,6 +94,8 @@ class FirewallInput:
     """UDP and TCP; the same on all hosts, as far as is known."""
     underlay: str = ""
     """The address that this host advertises; empty: none yet."""
+    connections: int = 0
+    """Connections that a container may have outside and to this host, by each of its addresses; 0: any number."""
     endpoints: tuple[GuardedEndpoint, ...] = ()
     networks: tuple[GuardedNetwork, ...] = ()
     members: frozenset[str] = frozenset()

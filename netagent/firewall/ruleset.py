@@ -127,6 +127,8 @@ class Ruleset:
     """The device of the encrypted tunnel, by which nothing but VXLAN may come; empty: there is none."""
     is_fenced: bool = False
     """VXLAN may come and go by that device alone."""
+    connections: int = 0
+    """Connections that a container may have outside and to this host, by each of its addresses; 0: any number."""
 
 
 def ruleset_of(given: FirewallInput) -> Ruleset:
@@ -167,6 +169,7 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
         agent_ports=given.agent_ports,
         tunnel=given.tunnel,
         is_fenced=given.is_fenced,
+        connections=given.connections,
         subnets=_collapsed(given.subnets),
         own_ranges=_collapsed(given.own_ranges),
         egress=tuple(

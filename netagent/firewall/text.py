@@ -59,6 +59,11 @@ targets are part of the rules, like the subnets. A device that routes only becau
 without that route sends there is not forwarded, as to a network. A host that has such a route itself drops it when it
 arrives, before any program's translation of published ports: the host must not answer for the service.
 
+**Connections are counted.** A container's connections outside, and to this host, take entries of the host's
+connection tracking, which all share. One has so many of them at most; what would open a further one is refused. The
+kernel looks at each connection of a container to count them, so one that had too many is refused without counting for
+a second. The count begins anew when this table is installed again (docs/design/0086-what-a-container-may-use-up.md).
+
 **The host is not part of a network.** It has an address on the bridge as the default gateway, and nothing else:
 between the host and containers only packets of connections opened in another way may pass, mainly errors, and
 neighbour discovery. In a network made with `--host-access` the host has an address of its own, by which it takes part
@@ -105,15 +110,16 @@ TABLE: Final = "netagent"
 SPOOFED, FLOODS, STRANGERS, CROSSED = "spoofed", "floods", "strangers", "crossed"
 UNLISTED = "unlisted"
 CONFINED, UNINVITED, HOSTWARD, CLEAR = "confined", "uninvited", "hostward", "clear"
+CROWDED: Final = "crowded"
 COUNTERS: Final = {
     Family.BRIDGE: (SPOOFED, FLOODS, policy.REFUSED, policy.AUDITED_PACKETS),
-    Family.INET: (STRANGERS, CROSSED, CONFINED, UNLISTED, UNINVITED, HOSTWARD, CLEAR),
+    Family.INET: (STRANGERS, CROSSED, CONFINED, UNLISTED, UNINVITED, HOSTWARD, CLEAR, CROWDED),
     Family.NETDEV: (),
 }
 """Reasons for dropped packets: forged senders, multicast beyond its budget, between containers without a link; VXLAN
 not from a member, between networks, out of an internal network, to an address outside that the network's egress does
-not list, new connections from outside, between a host and containers, VXLAN in the clear where it must be encrypted.
-And one of packets that are not dropped: policy.AUDITED_PACKETS."""
+not list, new connections from outside, between a host and containers, VXLAN in the clear where it must be encrypted,
+connections beyond a container's quota. And one of packets that are not dropped: policy.AUDITED_PACKETS."""
 
 FLOODS_PER_S: Final = 2000
 """Bound of multicast and broadcast frames of a network that leave a host, per second; beyond it: dropped, counted. A
@@ -126,6 +132,14 @@ PROVEN_S: Final = 1
 MAX_PROVEN: Final = 16_384
 """Bound of source addresses noted as members' for a second, of each family; beyond it: others are looked up for each
 packet."""
+
+MAX_COUNTED: Final = 65_536
+"""Bound of containers' addresses whose connections are counted, of each family; beyond it: those of further ones are
+not."""
+REFUSED_S: Final = 1
+"""How long a container that had too many connections gets no new one, without counting."""
+NOTED_S: Final = 60
+"""How long such a container is named in `status`."""
 
 OWN_MARK: Final = 0x6E610002
 """Marks packets that this host itself sends into a network or by the probe device, until the tunnel has sent them. It
@@ -249,6 +263,7 @@ _INET_CHAINS: Final = """
 		ct status dnat accept
 		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
 		iifname "na-*" $AGENTS goto hostward
+		iifname "na-*" jump counted
 		iifname . ip daddr @hosted4 accept
 		iifname . ip6 daddr @hosted6 accept
 		oifname . ip saddr @hosted4 accept
@@ -286,6 +301,7 @@ _INET_CHAINS: Final = """
 	}
 	chain forward {
 		type filter hook forward priority filter - 5; policy accept;
+		iifname "na-*" ct state new jump counted
 		iifname "na-*" oifname "na-*" goto within
 		th dport $KEPT jump kept
 		meta mark $MARK drop
@@ -350,6 +366,62 @@ $RUNTIMES	}
 	}
 """
 
+_COUNTING: Final = """
+	set refused4 {
+		typeof iifname . ip saddr
+		flags dynamic, timeout
+		size $MAX_COUNTED
+		timeout $REFUSED_Ss
+	}
+	set refused6 {
+		typeof iifname . ip6 saddr
+		flags dynamic, timeout
+		size $MAX_COUNTED
+		timeout $REFUSED_Ss
+	}
+	set crowded4 {
+		typeof iifname . ip saddr
+		flags dynamic, timeout
+		size $MAX_COUNTED
+		timeout $NOTED_Ss
+	}
+	set crowded6 {
+		typeof iifname . ip6 saddr
+		flags dynamic, timeout
+		size $MAX_COUNTED
+		timeout $NOTED_Ss
+	}
+	set counted4 {
+		typeof iifname . ip saddr
+		flags dynamic
+		size $MAX_COUNTED
+	}
+	set counted6 {
+		typeof iifname . ip6 saddr
+		flags dynamic
+		size $MAX_COUNTED
+	}
+	chain counted {
+		meta nfproto ipv4 iifname . ip saddr @refused4 goto crowded
+		meta nfproto ipv6 iifname . ip6 saddr @refused6 goto crowded
+		meta nfproto ipv4 add @counted4 { iifname . ip saddr ct count over $QUOTA } goto over
+		meta nfproto ipv6 add @counted6 { iifname . ip6 saddr ct count over $QUOTA } goto over
+	}
+	chain over {
+		meta nfproto ipv4 update @refused4 { iifname . ip saddr } update @crowded4 { iifname . ip saddr }
+		meta nfproto ipv6 update @refused6 { iifname . ip6 saddr } update @crowded6 { iifname . ip6 saddr }
+		goto crowded
+	}
+	chain crowded {
+		counter name crowded reject with icmpx admin-prohibited
+	}
+"""
+_NOT_COUNTING: Final = """
+	chain counted {
+		return
+	}
+"""
+
 _RUNTIME_BRIDGES: Final = (
     *("docker0", "docker_gwbridge", "podman*", "cni*"),
     *(f"br-{digit}*" for digit in hexdigits.lower()[:16]),
@@ -386,6 +458,10 @@ def render(ruleset: Ruleset, families: Collection[Family] = frozenset(Family)) -
         "$MAX_BUDGETS": MAX_BUDGETS,
         "$PROVEN_S": PROVEN_S,
         "$MAX_PROVEN": MAX_PROVEN,
+        "$QUOTA": ruleset.connections,
+        "$MAX_COUNTED": MAX_COUNTED,
+        "$REFUSED_S": REFUSED_S,
+        "$NOTED_S": NOTED_S,
         "$MAX_FLOWS": policy.MAX_FLOWS,
         "$FLOW_S": policy.FLOW_S,
         "$MARK": policy.MARK,
@@ -404,7 +480,8 @@ def render(ruleset: Ruleset, families: Collection[Family] = frozenset(Family)) -
         elif family is Family.NETDEV:
             chains += policy.ingress(ruleset.rejecting)
         if family is Family.INET:
-            chains = "".join(starmap(_egress_chain, ruleset.egress)) + chains
+            counting = _COUNTING if ruleset.connections else _NOT_COUNTING
+            chains = "".join((counting, *starmap(_egress_chain, ruleset.egress), chains))
         chains = re.sub(r"\$[A-Z_0-9]+", lambda word: str(words[word[0]]), chains)
         name = f"table {family.value} {TABLE}"
         tables.append(f"add {name}\ndelete {name}\n{name} {{\n{''.join(body)}{chains}}}\n")

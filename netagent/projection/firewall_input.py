@@ -117,6 +117,7 @@ def firewall_input(
     vxlan_port: int,
     agent_ports: tuple[int, ...] = DEFAULT_AGENT_PORTS,
     underlay: str = "",
+    connections: int = 0,
     tunnel: str = "",
     is_fenced: bool = False,
     limits: Mapping[HostId, int],
@@ -149,6 +150,7 @@ def firewall_input(
         vxlan_port=vxlan_port,
         agent_ports=agent_ports,
         underlay=underlay,
+        connections=connections,
         tunnel=tunnel,
         is_fenced=is_fenced,
         # Includes endpoints that are being attached: an interface's packets are judged from the first one.

@@ -26,7 +26,7 @@ from netagent.interface.schema import Notice, Status
 from netagent.journal.rows import Bound
 from netagent.keys.stages import KeyPicture, PeerKeys, RingKey
 from netagent.membership.event_queue import UNKNOWN_SOURCE_KEPT_S, HeardOutside
-from netagent.model.ids import KeyId
+from netagent.model.ids import KeyId, bridge_name
 from netagent.model.records import AttachmentRecord, Drain, Group, Health, Link, ServiceRangeRecord
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.state_store import StateStore
@@ -156,13 +156,20 @@ def cluster_of() -> Any:
         links=(Link("web", "shop"),),
     )
     datapath = SimpleNamespace(failures=0, looks=0, looked_at=0.0, drift={}, dirty=())
+    guard = SimpleNamespace(
+        restored=0,
+        dropped={"spoofed": 2, "crossed": 0},
+        audited=3,
+        crowded=frozenset[tuple[str, str]](),
+        uncounted="",
+    )
     return SimpleNamespace(
         live=StateStore(view, {row.endpoint_id: row}),
         keys=KEYS,
         kernel=SimpleNamespace(
             reconciler=SimpleNamespace(status=lambda: datapath),
             guard=SimpleNamespace(
-                status=lambda: SimpleNamespace(restored=0, dropped={"spoofed": 2, "crossed": 0}, audited=3),
+                status=lambda: guard,
                 trouble="",
             ),
             bridge_nf_bypass=SimpleNamespace(trouble="", is_active=True),
@@ -183,7 +190,11 @@ def cluster_of() -> Any:
         datapath=datapath,
         underlay=SimpleNamespace(address="192.0.2.1", device="eth0"),
         config=SimpleNamespace(
-            vxlan_port=4799, gossip_port=7956, record_port=7957, state_dir="/var/lib/netagent"
+            vxlan_port=4799,
+            gossip_port=7956,
+            record_port=7957,
+            state_dir="/var/lib/netagent",
+            connections_per_container=100,
         ),
         allocator=SimpleNamespace(space=lambda network_id: SimpleNamespace(count=4096)),
         journal=SimpleNamespace(has_room=True),
@@ -357,6 +368,21 @@ async def test_drained_hosts_are_named_this_one_and_others() -> None:
     live.update_view(lambda view: view.with_entries(changed))
     shown = [one["message"] for one in (await status_of(agent_of(cluster)))["warnings"]]
     assert f"names lead to no container of this host: {since}" in shown
+
+
+@virtual
+async def test_a_container_beyond_its_quota_is_named_and_so_is_a_kernel_that_counts_none() -> None:
+    cluster = cluster_of()
+    (row,) = cluster.live.rows.values()
+    cluster.live.set_row(dataclasses.replace(row, addresses=("10.66.0.2", "fd66::2")))
+    guard = cluster.kernel.guard.status()
+    bridge = bridge_name(cluster.live.view.networks[N1].record.vni)
+    guard.crowded = frozenset({(bridge, "10.66.0.2"), (bridge, "fd66::2"), ("na-1", "10.66.0.3")})
+    guard.uncounted = "no such module"
+    counted, over = (await status_of(agent_of(cluster)))["warnings"]
+    assert (counted["code"], over["code"]) == ("connections-not-counted", "connection-quota")
+    assert "no such module" in counted["message"]
+    assert over["message"].startswith("web1 has 100 connections")
 
 
 @virtual
