@@ -59,6 +59,9 @@ class ClusterKeys:
     encrypts: bool = False
     """This host sends containers' packets encrypted alone. Beside the keys, because it must be known before the
     cluster's records are, also to a host whose journal is lost."""
+    allows_unsigned: bool | None = None
+    """Whether nodes that prove nothing of what they say may be members; None: not decided yet, as in a cluster of the
+    release before."""
 
     def note_of(self, key: bytes) -> KeyNote:
         """Return what is known of a key."""
@@ -165,7 +168,10 @@ class StateDir:
             encrypts = body.get("encrypts", False)
             if not isinstance(encrypts, bool):
                 raise ValueError("encrypts is neither true nor false")
-            return ClusterKeys(body["cluster_id"], *names, keys, notes, encrypts)
+            allows = body.get("allows_unsigned")
+            if allows is not None and not isinstance(allows, bool):
+                raise ValueError("allows_unsigned is neither true nor false")
+            return ClusterKeys(body["cluster_id"], *names, keys, notes, encrypts, allows)
         except KeyError as error:
             raise _senseless(path, f"{error} is missing") from None
         except (ValueError, TypeError) as error:
@@ -181,6 +187,8 @@ class StateDir:
         }
         if keys.encrypts:
             body["encrypts"] = True
+        if keys.allows_unsigned is not None:
+            body["allows_unsigned"] = keys.allows_unsigned
         if keys.notes:
             body["notes"] = {base64.b64encode(key).decode(): list(note) for key, note in keys.notes.items()}
         write_private(self._keyring_file, json.dumps(body, indent=1) + "\n")

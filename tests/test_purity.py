@@ -248,6 +248,7 @@ PERFORMS = {
     "netagent.daemon.probing",
     "netagent.eviction.rejoin",
     "netagent.membership.refusal",
+    "netagent.membership.signed_members",
     "netagent.membership.remote_networks",
     "netagent.daemon.withdraw",
     "netagent.membership.seeds",

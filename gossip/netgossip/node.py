@@ -215,6 +215,12 @@ class GossipNode:
         self.membership.refuse(node_id, text, now)
         self.records.refuse_peer(node_id, now)
 
+    def require_proofs(self, *, required: bool, now: float) -> None:
+        """Believe no node without proofs, of its membership as of its records; or again those that have never shown
+        any: nodes of earlier releases, and plain memberlists."""
+        self.membership.require_proofs(required=required, now=now)
+        self.records.require_proofs(required=required)
+
     def readmit_peer(self, node_id: NodeId) -> None:
         """Refuse a node no longer."""
         self.membership.readmit(node_id)

@@ -98,6 +98,11 @@ def _cluster(answer: Item) -> Iterator[str]:
     yield _line("drift", _drift(drift))
     yield _line("paths", _tally(answer["paths"]) or "no other host")
     yield _line("data plane", answer["data_plane"])
+    if unsigned := answer.get("unsigned"):
+        allowed = "the cluster allows it" if answer.get("allows_unsigned") else "refused once all hosts sign"
+        yield _line(
+            "unsigned", f"{some(unsigned)} {'proves' if len(unsigned) == 1 else 'prove'} nothing; {allowed}"
+        )
     ring = answer.get("ring_key", {})  # agents of the previous release do not send it
     if ring.get("changing_to"):
         waits = f"; not yet on {some(ring['lacking'])}" if ring["lacking"] else ""

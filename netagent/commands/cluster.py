@@ -30,7 +30,11 @@ async def version(_agent: Agent, _request: VersionCommand) -> schema.AgentVersio
 @answers(asked.InitCommand)
 async def init(agent: Agent, request: asked.InitCommand) -> schema.Initialised:
     """Start a cluster; without a name, the one of the configuration."""
-    created = await agent.init(optional_name(request.cluster, "cluster"), encrypt=request.encrypt)
+    created = await agent.init(
+        optional_name(request.cluster, "cluster"),
+        encrypt=request.encrypt,
+        allow_unsigned=request.allow_unsigned,
+    )
     return {"cluster": _cluster_part(agent), "created": created}
 
 

@@ -261,6 +261,8 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["paths"] = _counted((one["path"] for one in others), Quality)
     status["refused"] = _refused(cluster, counters, guard.dropped)
     status["audited"] = guard.audited
+    status["allows_unsigned"] = cluster.signed_members.allows_unsigned
+    status["unsigned"] = cluster.signed_members.unsigned()
     status["warnings"] = await _cluster_warnings(agent, cluster, present, sights, asked.notices)
     status["warnings"] += [*overdue_notices(cluster), *switch_notices(cluster, tunnel)]
     if tunnel is not None and tunnel.trouble:

@@ -329,15 +329,22 @@ class Agent:
             )
         return self.cluster
 
-    async def init(self, cluster_name: str, *, encrypt: bool = False) -> bool:
+    async def init(self, cluster_name: str, *, encrypt: bool = False, allow_unsigned: bool = False) -> bool:
         """Start a cluster; False when this host is in one of that name already. RefusedError if that does not
-        encrypt although it should."""
+        encrypt although it should, or refuses members without proofs although it should not."""
         async with self._changing:
             name = cluster_name or self.config.cluster
             if self.cluster is not None:
                 if cluster_name in {"", self.cluster.keys.cluster}:
                     if encrypt:
                         self.cluster.encryption.require_on()
+                    if allow_unsigned and not self.cluster.signed_members.allows_unsigned:
+                        raise RefusedError(
+                            "this host is in a cluster already, whose members must sign what they say",
+                            code="unsigned-refused",
+                            hint="that is decided when a cluster begins: `netagent leave`, then "
+                            "`netagent init --allow-unsigned`",
+                        )
                     return False
                 raise self._in_a_cluster()
             domain = self.config.domain or f"{name}.internal"
@@ -348,7 +355,9 @@ class Agent:
                     hint=f"set domain to one of at most {MAX_DOMAIN_CHARS} characters",
                 )
             ring = (os.urandom(RING_KEY_BYTES),)
-            keys = ClusterKeys(os.urandom(16).hex(), name, domain, ring, encrypts=encrypt)
+            keys = ClusterKeys(
+                os.urandom(16).hex(), name, domain, ring, encrypts=encrypt, allows_unsigned=allow_unsigned
+            )
             await self._become_member(keys, encrypt=encrypt)
             logger.info("started the cluster %s", name, extra=event(EventKind.MEMBER, self.config.name))
             return True
@@ -398,7 +407,14 @@ class Agent:
         given, before = admission.credentials, self.underlay
         if given.encrypts:
             await require_backend()  # or it would be a member that reaches none of the others' containers
-        keys = ClusterKeys(given.cluster_id, given.cluster, given.domain, given.keys, encrypts=given.encrypts)
+        keys = ClusterKeys(
+            given.cluster_id,
+            given.cluster,
+            given.domain,
+            given.keys,
+            encrypts=given.encrypts,
+            allows_unsigned=given.allows_unsigned,
+        )
         if admission.underlay != before:
             await self._move(admission.underlay)
         try:

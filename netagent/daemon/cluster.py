@@ -68,6 +68,7 @@ from netagent.membership.group_label_keeper import GroupLabelKeeper
 from netagent.membership.host_record import HostRecordKeeper, host_record
 from netagent.membership.refusal import RefusedHosts
 from netagent.membership.restore import RestoredState, restore
+from netagent.membership.signed_members import SignedMembers
 from netagent.model.ids import ClusterId, HostId, bridge_name
 from netagent.projection.datapath_input import vxlan_underlay
 from netagent.projection.firewall_input import limits_of
@@ -255,6 +256,8 @@ class Cluster:
         )
         refused = RefusedHosts(self.live, gossip.node, identity, self.keys.cluster_id)
         refused.look()  # before the first message: a restart lets no host in
+        self.signed_members = SignedMembers(self.live, gossip.node, self.ring)
+        self.signed_members.begin()
         auto_eviction = AutoEviction(
             live=self.live,
             journal=self.journal,
@@ -289,6 +292,7 @@ class Cluster:
             self._own_host.run,
             own_records.run,
             refused.run,
+            self.signed_members.run,
             cleanup.run,
             auto_eviction.run,
         ]

@@ -56,6 +56,9 @@ class InitCommand(
         "--network", default="", metavar="NET", help="also create this network", is_sent=False
     )
     encrypt: bool = switch("--encrypt", help="encrypt the packets of containers between hosts")
+    allow_unsigned: bool = switch(
+        "--allow-unsigned", help="let nodes be members that do not sign what they say, as plain memberlists"
+    )
     docker: bool = switch("--docker", help="also connect netagent to Docker on this host", is_sent=False)
     podman: bool = switch("--podman", help="also connect netagent to Podman on this host", is_sent=False)
     cni: bool = switch("--cni", help="also connect netagent to CNI on this host", is_sent=False)

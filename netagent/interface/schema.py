@@ -193,6 +193,11 @@ class Status(TypedDict):
     """`not encrypted`, or how many paths are encrypted, by what, and how old this host's key is."""
     ring_key: NotRequired[RingKeyPart]
     """Missing outside a cluster."""
+    allows_unsigned: NotRequired[bool | None]
+    """Whether nodes may be members that prove nothing of what they say; null: not decided, and they may. Missing
+    outside a cluster."""
+    unsigned: NotRequired[list[str]]
+    """Live members that prove nothing of what they say. Missing outside a cluster."""
     service_addresses: NotRequired[ServiceAddressCounts]
     """Missing outside a cluster."""
     refused: dict[str, int]

@@ -102,6 +102,12 @@ class RingStore:
             self._save(keys)
             self.keys = keys
 
+    def refuse_unsigned(self) -> None:
+        """Note in the file that only hosts that sign may be members."""
+        keys = replace(self.keys, allows_unsigned=False)
+        self._save(keys)
+        self.keys = keys
+
     def _write(self, ring: tuple[bytes, ...], numbers: dict[bytes, int]) -> None:
         notes = {}
         for key in ring:

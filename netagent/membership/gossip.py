@@ -269,6 +269,7 @@ class Gossip:
             self._ring.keys.keys,
             introduced,
             encrypts=stage_of(self._live.view, self._live.view.local) is EncryptionStage.FENCED,
+            allows_unsigned=self._ring.keys.allows_unsigned,
         )
 
     def _may_return(self, node_id: NodeId) -> bool:

@@ -277,6 +277,34 @@ def test_a_host_without_proofs_stays_a_member_and_is_believed_as_before() -> Non
     cluster.run_until(lambda: cluster["n1"].state_of(old) is MemberState.LEFT, timeout_s=10)
 
 
+def test_a_cluster_that_requires_proofs_has_no_members_without() -> None:
+    cluster = SimCluster(seed=10, signs=True)
+    for name in ("n1", "n2", "n3"):
+        cluster.add(name)
+    plain = cluster["n3"]
+    plain.identity = None
+    cluster.restart("n3", disk=Disk())
+    for name in ("n1", "n2"):
+        cluster[name].disk.claim_signers.clear()
+        cluster.restart(name)
+    cluster.run_until(cluster.converged, timeout_s=60)
+    signing = [cluster["n1"], cluster["n2"]]
+    for host in signing:
+        with host.commanding() as node:
+            node.require_proofs(required=True, now=cluster.now)
+        assert plain.node_id not in host.running.membership.members()
+    cluster.run_for(30)
+    assert all(plain.node_id not in host.running.membership.members() for host in signing)
+    assert all(refused(host) > 0 for host in signing)
+    newcomer = cluster.add("n4")
+    cluster.run_until(lambda: signing[0].state_of(newcomer) is MemberState.ALIVE, timeout_s=30)
+    assert signing[0].state_of(signing[1]) is MemberState.ALIVE
+    for host in signing:
+        with host.commanding() as node:
+            node.require_proofs(required=False, now=cluster.now)
+    cluster.run_until(lambda: signing[0].state_of(plain) is MemberState.ALIVE, timeout_s=60)
+
+
 class World:
     """Five hosts that are cut off, restart, are restored from backups, and lie of each other."""
 

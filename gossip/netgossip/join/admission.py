@@ -68,6 +68,8 @@ class Credentials:
     """Gossip ports of some live members."""
     encrypts: bool = False
     """The cluster encrypts what it carries for others. A newcomer must know that before it carries anything."""
+    allows_unsigned: bool | None = None
+    """Whether nodes may be members that prove nothing; None: not decided yet."""
 
 
 @dataclass(slots=True)
@@ -221,9 +223,11 @@ class InviterConversation:
             list(credentials.keys),
             [list(address) for address in credentials.members],
         ]
-        if credentials.encrypts:
+        if credentials.encrypts or credentials.allows_unsigned is not None:
             # Newcomers of the release before accept five fields only. They can't encrypt, so they must not enter.
-            reply.append(True)
+            reply.append(credentials.encrypts)
+        if credentials.allows_unsigned is not None:
+            reply.append(credentials.allows_unsigned)
         return frame_of(keys.seal_to_dialler(msgpack.packb(reply)))
 
 
@@ -293,6 +297,7 @@ class NewcomerConversation:
                 tuple(typed(key, bytes) for key in ring),
                 addresses_of(members),
                 encrypts=bool(further) and typed(further[0], bool),
+                allows_unsigned=typed(further[1], bool) if len(further) > 1 else None,
             )
         except ValueError as error:
             raise WireError(f"malformed credentials: {error}") from None

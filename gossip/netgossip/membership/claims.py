@@ -6,8 +6,10 @@ the cluster's label and the claim. It travels with the claim through all relays:
 every memberlist relays; that of a leave in a field of ours, which those without proofs skip and do not relay.
 
 A node that has never shown a proof is believed without, as nodes of earlier releases and plain memberlists are. Once
-it has, it never is again. Accusations need no proof: any member may suspect, and the accused refutes. But an accuser
-cannot say how far the accused has counted: an accusation counts as one at the incarnation that is held.
+it has, it never is again. Where the application requires proofs, nobody is believed without.
+
+Accusations need no proof: any member may suspect, and the accused refutes. But an accuser cannot say how far the
+accused has counted: an accusation counts as one at the incarnation that is held.
 
 An unproven claim is checked only when it would change something, and only a few are checked per input.
 """
@@ -48,7 +50,7 @@ class Proven(enum.Enum):
     UNKNOWN = "unknown"
     """It has no proof, and its subject has never shown one."""
     UNSIGNED = "claim_unsigned"
-    """It has no proof, and its subject proves its claims."""
+    """It has no proof, and its subject proves its claims, or all have to."""
     FORGED = "claim_forged"
     UNCHECKED = "claim_unchecked"
     """Too many were checked for this input."""
@@ -72,6 +74,8 @@ class ClaimProofs:
         self._members: set[NodeId] = set()
         """Members that have shown a proof: those that found no room in `_signers` among them."""
         self._reported_at: dict[NodeId, float] = {}
+        self.required = False
+        """True: no node is believed without proofs."""
         self.checks = 0
         """Proofs checked since the caller set this to 0."""
 
@@ -120,7 +124,7 @@ class ClaimProofs:
         if self._identity is None:
             return Proven.UNKNOWN
         if not proof:
-            return Proven.UNSIGNED if self.signs(node_id) else Proven.UNKNOWN
+            return Proven.UNSIGNED if self.required or self.signs(node_id) else Proven.UNKNOWN
         public_key, signature = proof[:PUBLIC_KEY_BYTES], proof[PUBLIC_KEY_BYTES:]
         # What costs almost nothing comes first.
         if len(proof) != PROOF_LIMIT_BYTES or node_id_of(public_key) != node_id:

@@ -395,6 +395,9 @@ class StateUpdates:
     def refuse(self, node_id: NodeId, now: float) -> None:
         """Remove a node in whatever state, and believe nothing of it from now on."""
         self._refused.add(node_id)
+        self._drop(node_id, now)
+
+    def _drop(self, node_id: NodeId, now: float) -> None:
         held = self._table.get(node_id)
         if held is None or node_id == self._table.own_id:
             return
@@ -408,6 +411,15 @@ class StateUpdates:
     def readmit(self, node_id: NodeId) -> None:
         """Believe what is said of the node again."""
         self._refused.discard(node_id)
+
+    def require_proofs(self, now: float, *, required: bool) -> None:
+        """Believe no node without its proofs, and remove live members that have shown none; or believe them again."""
+        self._proofs.required = required
+        if not required:
+            return
+        for member in self._table.others(MemberState.ALIVE, MemberState.SUSPECT):
+            if not self._proofs.signs(member.node_id):
+                self._drop(member.node_id, now)
 
     def is_refused(self, node_id: NodeId | None) -> bool:
         """True, and counted, for a node that is refused."""
@@ -448,7 +460,7 @@ class StateUpdates:
         if self._proofs.check_alive(alive(node)) is Proven.VALID:
             return self._is_believed(node.node_id, Proven.VALID, now)
         # A release without proofs raises the incarnation of what it holds dead, and breaks the proof.
-        return not self._proofs.signs(node.node_id)
+        return not self._proofs.required and not self._proofs.signs(node.node_id)
 
     def _accused_incarnation(self, claim: Suspect | Dead, held: Member) -> int:
         """The incarnation at which an accusation counts. That of a node which proves its claims is no higher than the

@@ -377,6 +377,13 @@ class Swim:
         self._timers.reap()
         self._settle(now)
 
+    def require_proofs(self, *, required: bool, now: float) -> None:
+        """Let only nodes be members that prove what they claim about themselves; or others as well."""
+        self._state_updates.require_proofs(now, required=required)
+        self._failure_detector.reap()
+        self._timers.reap()
+        self._settle(now)
+
     def readmit(self, node_id: NodeId) -> None:
         """Refuse the node no longer. It comes back when it or another member speaks of it."""
         self._refusals.pop(node_id, None)

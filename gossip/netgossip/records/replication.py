@@ -285,6 +285,10 @@ class Replication:
         """True if what this node believes of the other's records is what that one signed."""
         return self._table.is_signer(node_id)
 
+    def require_proofs(self, *, required: bool) -> None:
+        """Take only logs that their owners signed; or those of owners that never signed as well."""
+        self._table.required = required
+
     # Our own records.
 
     def prepare(self, changes: Sequence[tuple[Scope, bytes, bytes | None]]) -> tuple[Entry, ...]:

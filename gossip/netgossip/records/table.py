@@ -109,6 +109,8 @@ class Table:
         self._tombstone_s = tombstone_s
         self._proofs = proofs
         """None: this node signs nothing, checks no proof and keeps none."""
+        self.required = False
+        """True: no owner is believed without its signature."""
         self._signers: set[NodeId] = set()
         """Owners that have signed."""
         self._unchecked: deque[tuple[Scope, NodeId]] = deque()
@@ -532,7 +534,7 @@ class Table:
             return None if names_owner(delta.proof, delta.owner) else Merge.FORGED
         log = self._logs.get(delta.scope, {}).get(delta.owner)
         signs = delta.owner in self._signers or (log is not None and bool(log.proof))
-        return Merge.UNSIGNED if signs else None
+        return Merge.UNSIGNED if signs or self.required else None
 
     def _unproven(self, delta: Delta, set_hash: int) -> Merge | None:
         """Return why the content to which the delta leads is not believed to be its owner's."""

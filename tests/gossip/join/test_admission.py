@@ -172,8 +172,12 @@ def test_no_text_but_a_token_is_a_token(text: str) -> None:
         parse_token_untrusted(text)
 
 
-def test_a_newcomer_learns_with_the_keys_that_the_cluster_encrypts() -> None:
+@pytest.mark.parametrize("encrypts", [True, False])
+@pytest.mark.parametrize("allows_unsigned", [True, False, None])
+def test_a_newcomer_learns_with_the_keys_whether_the_cluster_encrypts_and_must_sign(
+    encrypts: bool, allows_unsigned: bool | None
+) -> None:
     world = World()
-    sealing = dataclasses.replace(CREDENTIALS, encrypts=True)
-    world.invitations._credentials = lambda: sealing
-    assert world.redeem(world.invite()) == sealing
+    said = dataclasses.replace(CREDENTIALS, encrypts=encrypts, allows_unsigned=allows_unsigned)
+    world.invitations._credentials = lambda: said
+    assert world.redeem(world.invite()) == said

@@ -422,6 +422,15 @@ def test_a_log_that_was_changed_on_the_disk_is_found_and_replaced() -> None:
     assert table(READER, replicas=(log,)).recheck() == 0
 
 
+def test_where_proofs_are_required_an_owner_that_never_signed_is_not_believed() -> None:
+    old, owner, reader = table(OWNER, signs=False), table(OWNER), table(READER)
+    put(old, (b"a", b"1"))
+    put(owner, (b"a", b"1"))
+    reader.required = True
+    assert bring(old, reader) is Merge.UNSIGNED
+    assert bring(owner, reader) is Merge.APPLIED
+
+
 def test_invented_owners_make_no_signer_be_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("netgossip.records.table.SIGNERS_LIMIT", 2)
     owner, reader = table(OWNER), table(READER)

@@ -186,6 +186,7 @@ def cluster_of() -> Any:
         interfaces=SimpleNamespace(troubles={}),
         encryption=Clear(),
         ring_keeper=Keys(),
+        signed_members=SimpleNamespace(allows_unsigned=True, unsigned=lambda: ["h5"]),
         flows=SimpleNamespace(trouble=lambda: None),
         datapath=datapath,
         underlay=SimpleNamespace(address="192.0.2.1", device="eth0"),
