@@ -53,6 +53,7 @@ class Config:
     vxlan_port: int
     tunnel_port: int
     connections_per_container: int
+    keep_encryption: bool
     address_pools: tuple[str, ...]
     forget_after_s: int
     rotate_every_s: int
@@ -263,6 +264,13 @@ KEYS: tuple[ConfigKey, ...] = (
         "connections to addresses outside, to published ports and to this host that a container may have at once by "
         "each of its addresses, those that have just ended included; beyond it new ones are refused; 0 = any number",
         "COUNT",
+    ),
+    ConfigKey(
+        "keep_encryption",
+        kind.boolean,
+        False,
+        "once this host sends encrypted packets alone, do not follow `netagent encrypt off`, whoever typed it; while "
+        "this host's agent answers, the others go on to encrypt, too",
     ),
     ConfigKey(
         "address_pools",

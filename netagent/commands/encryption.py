@@ -228,13 +228,17 @@ def _waiting(
             known = tunnel.states.get(host_id) if tunnel is not None else None
             if host_id != view.local and host.is_live and not has_session(known):
                 yield f"no handshake with {_name(view, host_id)} yet (UDP {port} must be open between the hosts)"
+    elif not own.is_on and own.stage is EncryptionStage.FENCED and cluster.encryption.keeps:
+        yield "this host keeps encryption (keep_encryption = true in its configuration)"
     elif not own.is_reached:
         yield f"this host is about to be {_WORDS[own.stage]}"
     for host_id, record in sorted(waited_for(own, live_others(view)).items()):
         if record is None or record.decision != own.decision:
             yield f"{_name(view, host_id)} has not heard of it yet"
         else:
-            yield f"{_name(view, host_id)} is not {_WORDS[own.stage]} yet"
+            keeps = not own.is_on and record.stage is EncryptionStage.FENCED and record.is_reached
+            why = ": it keeps encryption, if that lasts (keep_encryption there)" if keeps else ""
+            yield f"{_name(view, host_id)} is not {_WORDS[own.stage]} yet{why}"
 
 
 def _large_networks(cluster: Cluster, view: RegistryView) -> Iterable[schema.LargeNetwork]:

@@ -223,6 +223,7 @@ class Cluster:
             ring=self.ring,
             state=state,
             port=self.config.tunnel_port,
+            keeps=self.config.keep_encryption,
             underlay=lambda: self.underlay,
         )
         self.flows = FlowReader(

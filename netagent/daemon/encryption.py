@@ -46,6 +46,7 @@ from netagent.registry.encryption import (
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import Snapshot, StateStore
 from netagent.registry.view import RegistryView
+from netagent.registry.views import short_id
 from netagent.rpc.encryption import Ability
 from netagent.state_dir import StateDir
 from netagent.tunnel.device import TunnelDevice, require_backend
@@ -94,6 +95,7 @@ class Encryption:
         ring: RingStore,
         state: StateDir,
         port: int,
+        keeps: bool,
         underlay: Callable[[], Underlay],
     ) -> None:
         self._live = live
@@ -104,6 +106,8 @@ class Encryption:
         self._endpoints = TunnelEndpoints(device)
         self._state = state
         self._port = port
+        self.keeps = keeps
+        """This host's configuration forbids it to send in the clear again."""
         self._underlay = underlay
         self._seen: tuple[object, ...] = ()
         """What the last complete step was made from."""
@@ -137,6 +141,13 @@ class Encryption:
         view = self._live.view
         if is_encryption_on(view) == is_on:
             return False
+        if self.keeps and not is_on:
+            raise RefusedError(
+                "the configuration of this host keeps encryption",
+                code="keeps-encryption",
+                thing="keep_encryption",
+                hint="set keep_encryption = false on all hosts that have it, and restart their agents",
+            )
         before, own = view.encryption, view.encryption_records.get(view.local)
         revision = 1 if before is None else before.revision + 1
         if revision > MAX_ENCRYPTION_REVISION:
@@ -227,7 +238,8 @@ class Encryption:
             lost, had = (lost | (had & live)) - has, has
 
     def _tell_of_path(self, host_id: HostId, text: str, level: int) -> None:
-        name = self._live.view.hosts[host_id].unique_name
+        host = self._live.view.hosts.get(host_id)
+        name = short_id(host_id) if host is None else host.unique_name
         logger.log(
             level, "the encrypted tunnel to %s %s", name, text, extra=event(EventKind.ENCRYPTION, name)
         )
@@ -254,7 +266,7 @@ class Encryption:
         if decision is None or self._is_leaving or view.local in view.evicted:
             return False
         own = view.encryption_records.get(view.local)
-        following = next_record(own, decision, live_others(view))
+        following = next_record(own, decision, live_others(view), keeps=self.keeps)
         if following is not None:
             if following.stage is EncryptionStage.FENCED:
                 self._ring.note_encryption(is_on=True)  # first: it must not be lost with the journal

@@ -16,6 +16,9 @@ revoked half way leads back by the same steps.
 A host whose agent is away is not waited for. If it finds the others two stages or more ahead, it follows at once:
 what it sent meanwhile was dropped, or had no way.
 
+A host that keeps encryption stays behind its fence whatever is decided. So the others, which wait for it, go on to
+send by the tunnel alone as long as its agent answers.
+
 **Who is believed.** That the cluster encrypts, any host may say. That it does not encrypt any more counts only in the
 signed records of the host that decided it, or of more than half of the hosts; so a host cannot pretend that another
 one has decided it, and each host knows which one it was.
@@ -49,13 +52,17 @@ def next_record(
     own: EncryptionRecord | None,
     decision: EncryptionRecord,
     others: Mapping[HostId, EncryptionRecord | None],
+    *,
+    keeps: bool = False,
 ) -> EncryptionRecord | None:
     """Return what this host's record becomes; None: it stays, because the host is where it should be, is about to be
-    there, or waits for others. `others`: live hosts."""
+    there, or waits for others. `others`: live hosts. `keeps`: this host never leaves the fence again."""
     if own is None:
         return replace(decision, stage=EncryptionStage.CLEAR, is_reached=True)
     if own.decision != decision.decision:
         return replace(decision, stage=own.stage, is_reached=own.is_reached)
+    if keeps and own.stage is EncryptionStage.FENCED:
+        return None
     step = 1 if own.stage < decision.target else -1
     reached = [
         one.stage

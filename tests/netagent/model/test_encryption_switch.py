@@ -19,8 +19,9 @@ ON = EncryptionRecord(True, 1, 0, "root", HOSTS[0])
 class Switching:
     """Hosts with their records, and what each has heard of the others', which arrives late and in any order."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, keeping: HostId | None = None) -> None:
         self.rng = rng
+        self.keeping = keeping
         self.said: dict[HostId, EncryptionRecord] = {}
         self.heard: dict[HostId, dict[HostId, EncryptionRecord]] = {one: {} for one in HOSTS}
         self.away: set[HostId] = set()
@@ -62,7 +63,7 @@ class Switching:
             return None
         own = heard.get(host)
         others = {one: heard.get(one) for one in HOSTS if one != host and one not in self.away}
-        following = next_record(own, decision, others)
+        following = next_record(own, decision, others, keeps=host == self.keeping)
         if following is None and own is not None and not own.is_reached:
             return dataclasses.replace(own, is_reached=True)
         return following
@@ -139,3 +140,16 @@ def test_an_end_that_its_host_has_not_signed_counts_once_most_hosts_repeat_it() 
     assert decision_of(said, HOSTS[1], 3) == off
     assert decision_of(said | {HOSTS[0]: off}, HOSTS[1], 4) == off
     assert decision_of(said, HOSTS[2], 4) == off, "its own word, given when it heard the host itself"
+
+
+def test_one_live_host_that_keeps_encryption_keeps_all_of_them_behind_the_tunnel() -> None:
+    hosts = Switching(random.Random(1), keeping=HOSTS[3])
+    hosts.decide(HOSTS[0], is_on=True)
+    hosts.settle()
+    hosts.decide(HOSTS[1], is_on=False)
+    hosts.settle()
+    assert hosts.kernel[HOSTS[3]] is EncryptionStage.FENCED
+    assert all(stage >= EncryptionStage.SENDING for stage in hosts.kernel.values())
+    hosts.decide(HOSTS[1], is_on=True)
+    hosts.settle()
+    assert set(hosts.kernel.values()) == {EncryptionStage.FENCED}
