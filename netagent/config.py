@@ -57,6 +57,7 @@ class Config:
     address_pools: tuple[str, ...]
     forget_after_s: int
     rotate_every_s: int
+    rotate_tunnel_every_s: int
     leave_on_shutdown: bool
     zone: str
     service_addresses: str
@@ -294,6 +295,14 @@ KEYS: tuple[ConfigKey, ...] = (
         7 * 86400,
         "seconds after which the cluster changes the key that its hosts seal gossip and records with; the live host "
         "with the smallest id does it, by its own setting; 0 = only by `netagent keys rotate`",
+        "SECONDS",
+        reloads=True,
+    ),
+    ConfigKey(
+        "rotate_tunnel_every_s",
+        kind.number(0, 10**9),
+        86400,
+        "seconds after which this host changes its key of the encrypted tunnel, a tenth more or less; 0 = never",
         "SECONDS",
         reloads=True,
     ),

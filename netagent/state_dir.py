@@ -139,12 +139,17 @@ class StateDir:
             key = _kept_key(path, fresh_key)
         return key
 
-    def tunnel_key_age_s(self, now_s: float) -> float:
-        """Return since when this host has that key; 0: it has none."""
+    def replace_tunnel_key(self, key: bytes) -> None:
+        """Write another private key of the encrypted tunnel. FailedError."""
+        write_private(self._tunnel_key_file, base64.b64encode(key).decode() + "\n")
+
+    def tunnel_key_since_s(self) -> float | None:
+        """Return when the private key of the encrypted tunnel was written, in seconds since 1970; None: there is
+        none."""
         try:
-            return max(now_s - self._tunnel_key_file.stat().st_mtime, 0.0)
-        except FileNotFoundError:
-            return 0.0
+            return self._tunnel_key_file.stat().st_mtime
+        except OSError:
+            return None
 
     @property
     def _tunnel_key_file(self) -> Path:

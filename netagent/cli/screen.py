@@ -556,7 +556,7 @@ def _encryption(printer: Printer, _request: object, answer: Item) -> Iterator[st
     since = f", changed{by}{on}{at}" if by or on or at else ""
     yield _line("encryption", clean(f"{answer['state']}{since}"))
     backend = f" ({answer['backend']})" if answer["backend"] else ""
-    keys = f", keys {span(answer['key_age_s'])} old" if answer["key_age_s"] else ""
+    keys = f", keys {span(answer['key_age_s'])} old" if answer["key_age_s"] is not None else ""
     yield _line("paths", f"{answer['encrypted']} of {len(answer['paths'])} encrypted{backend}{keys}")
     yield _line("this host", _STAGES.get(answer["stage"]) or str(answer["stage"]))
     for text in answer["waiting"]:

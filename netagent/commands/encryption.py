@@ -113,7 +113,7 @@ async def _encryption(cluster: Cluster) -> schema.Encryption:
         "changed_on": _name(view, decision.decided_on) if decision and decision.decided_on else "",
         "changed_at": _moment(decision.changed_s) if decision and decision.changed_s else "",
         "backend": tunnel.backend if tunnel else "",
-        "key_age_s": round(tunnel.key_age_s, 1) if tunnel else 0.0,
+        "key_age_s": None if tunnel is None or tunnel.key_age_s is None else round(tunnel.key_age_s, 1),
         "encrypted": sum(one["state"] == "encrypted" for one in paths),
         "paths": paths,
         "waiting": list(_waiting(cluster, view, own, tunnel)),
@@ -149,7 +149,7 @@ def data_plane(view: RegistryView, tunnel: TunnelStatus | None) -> str:
     if tunnel is None:
         return NOT_ENCRYPTED
     by = f" ({tunnel.backend})" if tunnel.backend else ""
-    keys = f", keys {_age(tunnel.key_age_s)} old" if tunnel.key_age_s else ""
+    keys = f", keys {_age(tunnel.key_age_s)} old" if tunnel.key_age_s is not None else ""
     connected = tunnel.connected if is_encrypted(view) else 0
     line = f"encrypted: {connected} of {tunnel.peers} paths{by}{keys}"
     return line if state == "on" else f"{line}; {state}"

@@ -225,6 +225,7 @@ class Cluster:
             port=self.config.tunnel_port,
             keeps=self.config.keep_encryption,
             underlay=lambda: self.underlay,
+            rotate_every_s=lambda: float(self.config.rotate_tunnel_every_s),
         )
         self.flows = FlowReader(
             self.live, self.kernel.flow_counters, self.gossip.rpc.ask, state.run_dir / "flow_names.json"

@@ -7,12 +7,19 @@ do, from which firewall and datapath follow as from any record; and that it is d
 That nothing leaves in the clear does not depend on this task: of a host that is fenced, the firewall lets VXLAN pass
 the tunnel's device only, whether or not that is there (netagent.firewall.text). What fails here costs connectivity,
 is shown by `status`, and is tried again.
+
+The host's key changes daily, by itself. The order loses no packet. First the device has the new key: what others send
+under their present sessions still arrives, and what this host sends waits in the device, because a change of the key
+ends the sending half of each session. Then the record says it: each peer takes it up in place of the former key, and
+begins a session, under which the waiting packets go. The other order would lose packets: a peer that knows the new
+key first refuses packets under the old one.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -45,7 +52,7 @@ from netagent.registry.encryption import (
 )
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import Snapshot, StateStore
-from netagent.registry.view import RegistryView
+from netagent.registry.view import AgentState, RegistryView
 from netagent.registry.views import short_id
 from netagent.rpc.encryption import Ability
 from netagent.state_dir import StateDir
@@ -64,6 +71,8 @@ WATCH_S: Final = 5.0
 """How often sessions are looked at for events."""
 APPLY_S: Final = 5.0
 """How long a step waits for firewall and datapath before it looks at newer records."""
+AGE_LOOK_S: Final = 2.0
+"""How often the age of the key is looked at."""
 
 logger = logging.getLogger("netagent.encryption")
 
@@ -77,8 +86,8 @@ class TunnelStatus:
     """Peers with a session."""
     backend: str
     trouble: str
-    key_age_s: float
-    """Of this host's static key."""
+    key_age_s: float | None
+    """Of this host's key; None: it has none yet, or the clock was set back."""
     states: Mapping[HostId, PeerState]
 
 
@@ -97,6 +106,7 @@ class Encryption:
         port: int,
         keeps: bool,
         underlay: Callable[[], Underlay],
+        rotate_every_s: Callable[[], float],
     ) -> None:
         self._live = live
         self._publisher = publisher
@@ -109,6 +119,10 @@ class Encryption:
         self.keeps = keeps
         """This host's configuration forbids it to send in the clear again."""
         self._underlay = underlay
+        self._rotate_every_s = rotate_every_s
+        self._jitter = _jitter()
+        self._waits_for: list[str] = []
+        """Names of hosts that hold up a change of the key."""
         self._seen: tuple[object, ...] = ()
         """What the last complete step was made from."""
         self._trouble = ""
@@ -208,6 +222,7 @@ class Encryption:
             trouble = str(error)
         hosts = {record.public_key: host_id for host_id, _, record in tunnel_peers(view)}
         known = {hosts[key]: state for key, state in states.items() if key in hosts}
+        age_s = self._key_age_s()
         return TunnelStatus(
             peers=sum(
                 1 for host_id in view.hosts if host_id != view.local and not view.is_host_hidden(host_id)
@@ -215,7 +230,7 @@ class Encryption:
             connected=sum(1 for one in known.values() if has_session(one)),
             backend=self._device.backend or "",
             trouble=trouble,
-            key_age_s=self._state.tunnel_key_age_s(time.time()),
+            key_age_s=None if age_s == float("inf") else age_s,
             states=known,
         )
 
@@ -249,15 +264,57 @@ class Encryption:
             known = self._live.now
             is_waiting = False
             try:
+                await self._rotate_if_due(known.view)
                 is_waiting = await self._step(known)
                 self._trouble = ""
             except (NetagentError, OSError) as error:
                 if str(error) != self._trouble:
                     logger.warning("the encrypted tunnel: %s", error)
                 self._trouble, self._seen = str(error), ()
-            pause_s = RETRY_S if self._trouble else SESSIONS_S if is_waiting else float("inf")
+            pause_s = RETRY_S if self._trouble else SESSIONS_S if is_waiting else AGE_LOOK_S
             with trio.move_on_after(pause_s):
                 await self._live.wait_newer(known.revision)
+
+    async def _rotate_if_due(self, view: RegistryView) -> None:
+        """Make another key when the present one is old enough; the next step gives it to the device."""
+        every_s, age_s = self._rotate_every_s(), self._key_age_s()
+        if not every_s or age_s is None or age_s < every_s * self._jitter:
+            return
+        own = view.encryption_records.get(view.local)
+        if own is None or own.stage is not EncryptionStage.FENCED or not own.is_reached:
+            return
+        if self._is_leaving or view.local in view.evicted:
+            return
+        waits_for = await self._hosts_without_agent(view)
+        if waits_for:
+            if waits_for != self._waits_for:
+                names = ", ".join(waits_for)
+                logger.warning("the tunnel keeps its key until %s has an agent again", names)
+            self._waits_for = waits_for
+            return
+        # The file first: the key of the device is the one that the next start finds here.
+        self._state.replace_tunnel_key(private_key_from(os.urandom(KEY_BYTES)))
+        self._waits_for, self._seen, self._jitter = [], (), _jitter()
+        logger.info("this host has a new key in the encrypted tunnel", extra=event(EventKind.AGENT))
+
+    async def _hosts_without_agent(self, view: RegistryView) -> list[str]:
+        """Return hosts whose agent is away and whose tunnel works: without an agent they do not learn another key,
+        and would be cut off. One that is gone altogether has no session, and holds nothing up."""
+        states = await self._device.states()
+        found = []
+        for host_id, _, record in tunnel_peers(view):
+            host = view.hosts[host_id]
+            if host.agent is not AgentState.ALIVE and has_session(states.get(record.public_key)):
+                found.append(host.record.name if host.record is not None else host_id)
+        return found
+
+    def _key_age_s(self) -> float | None:
+        since_s = self._state.tunnel_key_since_s()
+        if since_s is None:
+            return None
+        age_s = time.time() - since_s
+        # A clock that was set back must not keep a key for years.
+        return age_s if age_s >= 0 else float("inf")
 
     async def _step(self, known: Snapshot) -> bool:
         """Return True if what this host waits for may come without a record."""
@@ -352,6 +409,11 @@ class Encryption:
     async def _publish(self, view: RegistryView, record: TunnelRecord) -> None:
         if record not in view.records_of(view.local, CLUSTER_SCOPE):
             await self._publisher.put(record)
+
+
+def _jitter() -> float:
+    """Return the part of the interval after which a key changes: hosts that began together do not stay so."""
+    return random.uniform(0.9, 1.1)
 
 
 def peers_of(view: RegistryView, version: int) -> dict[bytes, TunnelPeer]:

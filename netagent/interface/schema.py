@@ -350,8 +350,8 @@ class Encryption(TypedDict):
     changed_at: str
     backend: str
     """What encrypts; `""`: nothing."""
-    key_age_s: float
-    """Of this host's static key."""
+    key_age_s: float | None
+    """Of this host's key of the tunnel; null: it has none yet."""
     encrypted: int
     """Paths that are encrypted."""
     paths: list[EncryptionPath]

@@ -46,7 +46,7 @@ from netagent.model.ids import ClusterId
 from netagent.tunnel import wireguard_go
 from netagent.tunnel.genetlink import NETLINK_GENERIC
 from netagent.tunnel.kernel import KernelDevice, find_family
-from netagent.tunnel.peer import DeviceReading, PeerState, ReadPeer, TunnelPeer, peer_changes
+from netagent.tunnel.peer import DeviceReading, PeerChange, PeerState, ReadPeer, TunnelPeer, peer_changes
 from netagent.tunnel.wireguard_go import WireguardGoProcess
 
 TUNNEL_NAME: Final = "nx-tunnel"
@@ -57,6 +57,8 @@ Backend: TypeAlias = Literal["kernel", "wireguard-go"]
 _TUN_KIND: Final = "tun"
 _LOOK_S: Final = 10.0
 """How often the state is read: a process that hangs is replaced, and peers' endpoints are known when one dies."""
+_BEGIN_S: Final = 25
+"""A peer's keepalive while its session is begun; any number would do."""
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 10.0
 _STEADY_S: Final = 30.0
@@ -354,13 +356,25 @@ class TunnelDevice:
         now_s = time.time()
         changes = peer_changes(reading.peers, wanted, before, repoint=repoint, renew=renew, now_s=now_s)
         if changes:
-            await engine.configure(changes=changes)
+            await engine.configure(changes=[_begun(one, reading) for one in changes])
+            # A peer that is to be kept alive is sent something at once. That begins the session, for which a host
+            # that has changed its key waits: it can't begin it before we know the key, and tries only every 5 s.
+            quiet = [
+                PeerChange(public_key=one.public_key, keepalive_s=0)
+                for one in changes
+                if _begun(one, reading) != one
+            ]
+            if quiet:
+                await engine.configure(changes=quiet)
             await self._read(engine)
 
     def _placed(self, peer: TunnelPeer, reading: DeviceReading) -> TunnelPeer:
-        """Return the peer with the place it was last heard from, if the device is new and knows none."""
-        last = self._seen.get(peer.public_key)
-        if peer.public_key in reading.peers or last is None or not last.handshake_at_s:
+        """Return the peer with the place it was last heard from, if the device is new and knows none, or if the peer
+        has changed its key."""
+        if peer.public_key in reading.peers:
+            return peer
+        last = self._seen.get(peer.public_key) or _former(peer, reading)
+        if last is None or not last.handshake_at_s:
             return peer
         return replace(peer, endpoint=last.peer.endpoint or peer.endpoint)
 
@@ -376,6 +390,18 @@ async def require_backend() -> None:
     with closing(Netlink(open_socket(NETLINK_GENERIC))) as generic:
         if await find_family(generic) is None:
             wireguard_go.require_program()
+
+
+def _former(peer: TunnelPeer, reading: DeviceReading) -> ReadPeer | None:
+    """Return the peer that has this one's addresses in the device."""
+    return next((one for one in reading.peers.values() if set(one.peer.allowed) == set(peer.allowed)), None)
+
+
+def _begun(change: PeerChange, reading: DeviceReading) -> PeerChange:
+    """Return a change that also begins a session, if the peer is new and its place is known."""
+    if change.remove or change.keepalive_s or change.endpoint is None or change.public_key in reading.peers:
+        return change
+    return replace(change, keepalive_s=_BEGIN_S)
 
 
 def _kind_of(engine: KernelDevice | WireguardGoProcess) -> str:

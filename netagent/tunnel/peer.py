@@ -107,18 +107,19 @@ def peer_changes(
     renew: Collection[bytes] = (),
     now_s: float,
 ) -> list[PeerChange]:
-    """Return the changes, removals first: an address that moves to another peer is free when that one takes it.
+    """Return the changes, removals last: an address that moves to another peer leaves the former one by that, and is
+    never without a peer. So a host that changes its key loses no packet here.
 
     `before`: what was wanted last, empty after a start of the agent. `repoint`: peers whose endpoint is set even
     where the device has another one. `renew`: peers that are made anew, and so begin with a handshake at once.
     """
-    removed = [key for key in read if key not in wanted or key in renew]
-    changes = [PeerChange(public_key=key, remove=True) for key in removed]
+    changes = [PeerChange(public_key=key, remove=True) for key in read if key in renew]
     for key, peer in wanted.items():
         has = None if key in renew else read.get(key)
         change = _change(has, peer, before.get(key), repoint=key in repoint, now_s=now_s)
         if change != PeerChange(public_key=key):
             changes.append(change)
+    changes += [PeerChange(public_key=key, remove=True) for key in read if key not in wanted]
     return changes
 
 

@@ -1,8 +1,8 @@
 """A host's tunnel as a program of its own, in a namespace of its own.
 
-`python tunnel_host.py SOCKETS [--without-kernel]` waits for commands, a line of JSON each, and answers each by a
-line. SOCKETS is what it has as /run/wireguard, so that hosts of one machine do not meet there. It ends with its
-input, as an agent that stops: device and process stay. With `--without-kernel` it finds no WireGuard in the kernel.
+`python tunnel_host.py SOCKETS` waits for commands, a line of JSON each, and answers each by a line. SOCKETS is what
+it has as /run/wireguard, so that hosts of one machine do not meet there. It ends with its input, as an agent that
+stops: device and process stay.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import trio
 
@@ -59,10 +58,6 @@ async def answer(device: TunnelDevice, command: str, said: dict[str, Any]) -> An
     return None
 
 
-async def no_family(_: object) -> None:
-    await trio.lowlevel.checkpoint()
-
-
 async def main() -> None:
     with (
         closing(Netlink(open_socket())) as netlink,
@@ -82,8 +77,5 @@ async def main() -> None:
 
 if __name__ == "__main__":
     Path("/run/wireguard").mkdir(exist_ok=True)
-    if "--without-kernel" in sys.argv:
-        mock.patch("netagent.tunnel.device.find_family", no_family).start()
-        mock.patch("netagent.tunnel.wireguard_go._START_S", 60.0).start()  # in a virtual machine without KVM
     subprocess.run(["mount", "--bind", sys.argv[1], "/run/wireguard"], check=True)
     trio.run(main)

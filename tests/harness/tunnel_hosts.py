@@ -63,7 +63,7 @@ class Host:
     def address(self) -> str:
         return f"fd77::{self.number}"
 
-    def start(self, *options: str) -> None:
+    def start(self) -> None:
         words = [
             "ip",
             "netns",
@@ -72,7 +72,6 @@ class Host:
             sys.executable,
             str(HOST_PROGRAM),
             str(self.sockets),
-            *options,
         ]
         self.agent = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

@@ -50,7 +50,7 @@ TUNNEL_MODULES = (
     "drivers/net/wireguard/wireguard",
     "drivers/net/tun",
 )
-"""Further ones, for WireGuard by the kernel and by wireguard-go."""
+"""Further ones, for WireGuard and for the tun of wireguard-go."""
 PROGRAMS = ("busybox", "sh", "ip", "tc", "unshare", "setpriv", "nsenter")
 TOOLS = ("mount", "insmod", "sysctl", "ping", "kill", "sleep", "poweroff", "cat", "mkdir", "env")
 """Of busybox, by their own names. Its shell would take its own `ip` before the real one."""
@@ -130,11 +130,9 @@ def run_in_machine(
     command: Sequence[str],
     limit_s: float,
     modules: Sequence[str] = MODULES,
-    tools: Sequence[str] = (),
 ) -> tuple[int, str]:
     """Boot the kernel and run Python with these arguments in `folder`; return its exit status and all that the
-    machine's console showed. `contents`: files and folders that it needs beside Python's own; `tools`: programs
-    beside the usual ones."""
+    machine's console showed. `contents`: files and folders that it needs beside Python's own."""
     archive = scratch / "initrd"
     unpacked = _unpack_modules(kernel, scratch, modules)
     init = INIT.format(
@@ -143,9 +141,8 @@ def run_in_machine(
         folder=folder,
         command=" ".join([os.path.realpath(sys.executable), *command]),
     )
-    needed = (*PROGRAMS, *tools)
-    programs = [Path(found) for found in map(shutil.which, needed) if found is not None]
-    assert len(programs) == len(needed), f"{needed} are needed"
+    programs = [Path(found) for found in map(shutil.which, PROGRAMS) if found is not None]
+    assert len(programs) == len(PROGRAMS), f"{PROGRAMS} are needed"
     python = Path(os.path.realpath(sys.executable))
     stdlib = Path(sysconfig.get_path("stdlib"))
     wanted = [python, stdlib, *programs, *contents]

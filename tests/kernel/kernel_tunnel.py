@@ -37,6 +37,11 @@ print(sys.argv[3].encode() in seen, sorted(kinds), flush=True)
 """Prints whether the words are in the frames of a port, and which of WireGuard's messages are: 1 and 2 are a
 handshake, 4 is data."""
 
+MARK = """
+import subprocess, sys
+subprocess.run(["ip", "link", "set", "nx-tunnel", "up", "alias", sys.argv[1]], check=True)
+"""
+
 RECEIVER = """
 import socket
 sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
@@ -150,6 +155,23 @@ def test_peers_of_several_requests_are_there_and_go(make_hosts: Callable[[int], 
     first.set_peers(second)
     assert list(first.ask("states")) == [second.public_key.hex()]
     assert first.reaches(second, 5)
+
+
+def test_a_kernel_that_has_wireguard_takes_over_from_wireguard_go(
+    make_hosts: Callable[[int], list[Host]],
+) -> None:
+    first, second = make_hosts(2)
+    first.ask("remove")
+    first.stop()
+    first.namespace.run(
+        "ip tuntap add dev nx-tunnel mode tun"
+    )  # as wireguard-go's, which outlives its process
+    first.namespace.run_python(MARK, f"netagent tunnel cluster {'c1' * 16}")
+    first.start()
+    first.ensure()
+    assert first.ask("process")["backend"] == "kernel"
+    assert "wireguard" in link(first)
+    connect(first, second)
 
 
 def test_remove_leaves_nothing_and_the_device_of_another_program(

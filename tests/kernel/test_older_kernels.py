@@ -75,7 +75,6 @@ def test_the_tunnel_by_the_kernel_of(debian: str, tmp_path: Path) -> None:
         "kernel_tunnel.py",
         options=["kernel_tunnel.py"],  # whose name pytest does not look for
         modules=(*MODULES, *TUNNEL_MODULES),
-        tools=["wireguard-go"],
     )
 
 
@@ -85,7 +84,6 @@ def _run_there(
     *files: str,
     options: Sequence[str] = (),
     modules: Sequence[str] = MODULES,
-    tools: Sequence[str] = (),
 ) -> None:
     machine = tmp_path / "machine"
     machine.mkdir()
@@ -109,7 +107,6 @@ def _run_there(
         command=["-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", *options],
         limit_s=LIMIT_S,
         modules=modules,
-        tools=tools,
     )
     print(console)
     assert status == 0, f"{kernel.release}: {console[-4000:]}"

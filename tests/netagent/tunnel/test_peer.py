@@ -61,11 +61,11 @@ def test_after_a_start_a_silent_peer_is_sent_where_the_records_say() -> None:
     assert changes(silent, PEER, PEER) == []
 
 
-def test_peers_are_removed_before_others_take_their_addresses() -> None:
+def test_an_address_is_never_without_a_peer_when_its_host_changes_its_key() -> None:
     other = replace(PEER, public_key=OTHER)
     first, second = peer_changes({KEY: read_of(PEER)}, {OTHER: other}, {}, repoint=[], now_s=NOW_S)
-    assert first == PeerChange(public_key=KEY, remove=True)
-    assert (second.public_key, second.allowed, second.endpoint) == (OTHER, other.allowed, HERE)
+    assert (first.public_key, first.allowed) == (OTHER, PEER.allowed)
+    assert second == PeerChange(public_key=KEY, remove=True)
 
 
 def test_a_state_is_relative_to_the_clock() -> None:
