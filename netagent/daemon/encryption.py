@@ -36,7 +36,7 @@ from netagent.events.kinds import EventKind
 from netagent.keys.ring_store import RingStore
 from netagent.model.address.tunnel import tunnel_cidr
 from netagent.model.author import current_author
-from netagent.model.encryption_switch import next_record
+from netagent.model.encryption_switch import next_record, waited_for
 from netagent.model.ids import HostId
 from netagent.model.records import MAX_ENCRYPTION_REVISION, EncryptionRecord, EncryptionStage, TunnelRecord
 from netagent.projection.controller import Projection
@@ -333,7 +333,8 @@ class Encryption:
         if own.stage is EncryptionStage.CLEAR:
             await self._take_down(view)
         else:
-            await self._keep_up(view, is_settled=own.is_reached and own.stage is EncryptionStage.FENCED)
+            is_fenced = own.is_reached and own.stage is EncryptionStage.FENCED
+            await self._keep_up(view, is_settled=is_fenced and not waited_for(own, live_others(view)))
         if own.is_reached:
             return False
         if not await self._has_reached(known, own):
@@ -361,7 +362,11 @@ class Encryption:
         version = 6 if ":" in self._underlay().address else 4
         peers = peers_of(view, version)
         if not is_settled:
-            peers = {key: replace(one, keepalive_s=KEEPALIVE_S) for key, one in peers.items()}
+            peers = {
+                record.public_key: _changing(peers[record.public_key], underlay)
+                for _, underlay, record in tunnel_peers(view)
+                if record.public_key in peers
+            }
         await self._endpoints.set_peers(peers, candidates_of(view, version))
         self._seen = seen
 
@@ -378,8 +383,8 @@ class Encryption:
         if own.stage is EncryptionStage.READY and own.is_on:
             return not self.lacking_sessions(known.view, await self._device.states())
         with trio.move_on_after(APPLY_S) as patience:
-            if own.stage is not EncryptionStage.FENCED:
-                await self._projection.wait_programmed(known.revision)
+            # Also of the fence: peers take this host's packets from its underlay address no longer then.
+            await self._projection.wait_programmed(known.revision)
             # Others rely on it: a fence that the kernel did not open would drop what they send.
             trouble = await self._projection.wait_guarded(known.revision)
             if trouble:
@@ -414,6 +419,13 @@ class Encryption:
 def _jitter() -> float:
     """Return the part of the interval after which a key changes: hosts that began together do not stay so."""
     return random.uniform(0.9, 1.1)
+
+
+def _changing(peer: TunnelPeer, underlay: str) -> TunnelPeer:
+    """Return the peer while the cluster changes over: its session is kept, and its packets may still have its
+    underlay address (netagent.registry.encryption.sends_from_tunnel)."""
+    prefix_length = 128 if ":" in underlay else 32
+    return replace(peer, keepalive_s=KEEPALIVE_S, allowed=(*peer.allowed, f"{underlay}/{prefix_length}"))
 
 
 def peers_of(view: RegistryView, version: int) -> dict[bytes, TunnelPeer]:

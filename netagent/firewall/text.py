@@ -291,7 +291,7 @@ _INET_CHAINS: Final = """
 		iif . ip saddr @proven4 accept
 		iif . ip6 saddr @proven6 accept
 		ip saddr @members4 fib saddr . iif oif exists goto proven
-		ip6 saddr @members6 fib saddr . iif oif exists goto proven
+		ip6 saddr @members6 fib saddr . iif oif exists goto proven$TUNNELLED4$TUNNELLED6
 		counter name strangers drop
 	}
 	chain proven {
@@ -498,6 +498,9 @@ def _tunnel_rules(ruleset: Ruleset) -> dict[str, str]:
             ruleset.is_fenced,
             f'iifname != "{device}" iifname != "na-*" udp dport {port} counter name clear drop',
         ),
+        # WireGuard has seen to it that the address is this peer's. Its route leads elsewhere, so no `fib`.
+        "$TUNNELLED4": (bool(device), f'iifname "{device}" ip saddr @members4 accept'),
+        "$TUNNELLED6": (bool(device), f'iifname "{device}" ip6 saddr @members6 accept'),
         "$TUNNEL_ONLY": (bool(device), f'iifname "{device}" counter name strangers drop'),
     }
     return {word: f"\n\t\t{rule}" if is_wanted else "" for word, (is_wanted, rule) in rules.items()}

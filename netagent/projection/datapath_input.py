@@ -21,14 +21,13 @@ from netagent.datapath.reconcile.desired import LocalEndpoint, NetworkInput
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.address.tunnel import (
     WIREGUARD_BYTES,
-    is_tunnel_address,
     tunnel_address,
     tunnel_number,
 )
 from netagent.model.ids import ClusterId, HostId, NetworkId
 from netagent.model.records import HostAddressRecord
 from netagent.model.subnet import addresses_of, offset_count, prefix_length
-from netagent.registry.encryption import is_encrypted, own_salt, tunnel_address_of
+from netagent.registry.encryption import is_encrypted, own_salt, sends_from_tunnel, tunnel_address_of
 from netagent.registry.view import AgentState, NetworkView, RegistryView
 
 
@@ -88,7 +87,7 @@ def underlay_towards(view: RegistryView, host_id: HostId, underlay: str) -> str 
     """Return another host's underlay address to send containers' packets to; None: send none.
 
     An address of another family than our own `underlay` can't be the other end of a tunnel: the kernel would refuse
-    its entries for ever. If `underlay` is inside the encrypted tunnel, the other end is, too.
+    its entries for ever. If this host sends by the encrypted tunnel alone, the other end is inside.
     """
     if view.local in view.evicted:
         # Evicted: other hosts' containers may have our containers' addresses by now, so ours stay isolated.
@@ -96,7 +95,7 @@ def underlay_towards(view: RegistryView, host_id: HostId, underlay: str) -> str 
     host = view.hosts.get(host_id)
     if host_id == view.local or host is None or host.record is None or host.agent is AgentState.LEFT:
         return None
-    if is_tunnel_address(underlay):
+    if is_encrypted(view):
         return tunnel_address_of(view, host_id, version_of(underlay))
     return host.record.underlay if is_one_family(host.record.underlay, underlay) else None
 
@@ -106,12 +105,11 @@ def vxlan_underlay(view: RegistryView, underlay: Underlay, *, encrypted: bool | 
     `encrypted`: None: as the registry says."""
     if not (is_encrypted(view) if encrypted is None else encrypted):
         return underlay
+    inside = replace(underlay, mtu_bytes=underlay.mtu_bytes - WIREGUARD_BYTES)
+    if not (sends_from_tunnel(view) if encrypted is None else encrypted):
+        return inside
     number = tunnel_number(view.local, own_salt(view))
-    return replace(
-        underlay,
-        address=tunnel_address(number, version=version_of(underlay.address)),
-        mtu_bytes=underlay.mtu_bytes - WIREGUARD_BYTES,
-    )
+    return replace(inside, address=tunnel_address(number, version=version_of(underlay.address)))
 
 
 def addresses_inside(network: NetworkView, own: HostAddressRecord) -> tuple[str, ...]:
@@ -144,7 +142,7 @@ def _probed_at(view: RegistryView, host_id: HostId, underlay: str) -> str | None
     host = view.hosts.get(host_id)
     if host_id == view.local or host is None or host.record is None or host.agent is AgentState.LEFT:
         return None
-    if is_tunnel_address(underlay):
+    if is_encrypted(view):
         return tunnel_address_of(view, host_id, version_of(underlay))
     return host.record.underlay if is_one_family(host.record.underlay, underlay) else None
 

@@ -33,6 +33,19 @@ def is_encrypted(view: RegistryView) -> bool:
     return stage_of(view, view.local) >= EncryptionStage.SENDING
 
 
+def sends_from_tunnel(view: RegistryView) -> bool:
+    """True if this host's VXLAN devices send from its address in the tunnel.
+
+    Where it begins to encrypt, that comes after all remotes are inside: until then its packets have its underlay
+    address, which its peers take from the tunnel as well while the cluster changes over. In the other order they
+    would leave in the clear from an address that exists in the tunnel alone, and be lost.
+    """
+    own = view.encryption_records.get(view.local)
+    if own is None or own.stage < EncryptionStage.SENDING:
+        return False
+    return own.stage is EncryptionStage.FENCED or own.is_reached or not own.is_on
+
+
 def is_encryption_on(view: RegistryView) -> bool:
     """True if the cluster encrypts, or is about to."""
     return view.encryption is not None and view.encryption.is_on

@@ -87,6 +87,12 @@ def test_a_host_with_a_tunnel_that_is_not_fenced_yet_takes_vxlan_by_both_ways_an
         'iifname "nx-tunnel" counter name strangers drop',
     ]
     assert "counter name clear drop" not in " ".join(found["input"] + found["tunnelled"])
+    # A member's underlay address, while the cluster changes over: WireGuard knows whose it is.
+    assert found["tunnel"][-3:] == [
+        'iifname "nx-tunnel" ip saddr @members4 accept',
+        'iifname "nx-tunnel" ip6 saddr @members6 accept',
+        "counter name strangers drop",
+    ]
 
 
 def test_vxlan_of_a_cluster_that_encrypts_passes_the_tunnel_alone() -> None:

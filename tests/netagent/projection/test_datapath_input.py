@@ -103,6 +103,11 @@ def test_in_a_cluster_that_encrypts_only_the_other_end_of_the_tunnel_is_sent_to(
     world = World()
     here = Underlay(HERE, "eth0", 1500)
     assert vxlan_underlay(world.view, here) == here
+    world.put(H1, EncryptionRecord(True, 1, 0, "root", stage=EncryptionStage.SENDING, is_reached=False))
+    first = vxlan_underlay(world.view, here)
+    assert (first.address, first.mtu_bytes) == (HERE, 1500 - WIREGUARD_BYTES), "the remotes move first"
+    (one,) = network_inputs(world.view, [ROW], first.address)
+    assert one.remotes == ()
     world.put(H1, EncryptionRecord(True, 1, 0, "root", stage=EncryptionStage.SENDING))
     inside = vxlan_underlay(world.view, here)
     assert is_tunnel_address(inside.address)

@@ -19,6 +19,7 @@ from netagent.registry.encryption import (
     is_encrypted,
     is_encryption_on,
     own_salt,
+    sends_from_tunnel,
     tunnel_address_of,
     tunnel_peers,
 )
@@ -87,3 +88,16 @@ def test_of_two_hosts_with_one_number_the_smaller_id_has_it_and_the_other_takes_
     assert tunnel_address_of(view, first, 4) == "240.0.0.7"
     assert tunnel_address_of(view, last, 4) is None
     assert own_salt(view) == 1
+
+
+def test_a_host_that_begins_to_encrypt_sends_from_its_underlay_address_until_all_remotes_are_inside() -> None:
+    def sends(is_on: bool, stage: EncryptionStage, *, is_reached: bool) -> bool:
+        record = EncryptionRecord(is_on, 1, 0, "root", H1, stage, is_reached)
+        return sends_from_tunnel(with_records(RegistryView(H1), H1, record))
+
+    assert not sends(True, EncryptionStage.READY, is_reached=True)
+    assert not sends(True, EncryptionStage.SENDING, is_reached=False)
+    assert sends(True, EncryptionStage.SENDING, is_reached=True)
+    assert sends(True, EncryptionStage.FENCED, is_reached=False)
+    assert sends(False, EncryptionStage.SENDING, is_reached=False), "out after the devices' own address"
+    assert not sends(False, EncryptionStage.READY, is_reached=False)
