@@ -39,7 +39,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -61,6 +61,7 @@ from netagent.resolver.system.broker import Broker, BrokerClient, fork_broker
 from netagent.resolver.system.confinement import confine
 from netagent.resolver.system.daemonize import LOCKED_STATUS, LogPipe, Ready, become_daemon, log_to
 from netagent.resolver.system.host_servers import DNS_PORT, ServersFile
+from netagent.resolver.system.layer import Layer
 from netdns.exchange import open_here
 from netdns.resolver import Resolver
 from netdns.server import Server
@@ -347,6 +348,10 @@ class ResolverProcess:
             self._answering.source.handle_time(int(time.time()))
             await trio.sleep(_LOOK_S)
 
+    def note_missing_layers(self, layers: Iterable[Layer]) -> None:
+        """Tell agents that the process has more rights than it needs."""
+        self._counters |= {layer.counter: 1 for layer in layers}
+
     def _statistics(self) -> dict[str, int]:
         own = {
             "process_id": os.getpid(),
@@ -474,8 +479,10 @@ def _answer_confined(client: BrokerClient, listener: socket.socket, ready: Ready
         log_to(LogPipe())
     passes = LoopPasses()
     process = ResolverProcess(listener, Privileges(client), release=release, passes=passes)
-    for problem in confine(client.parent):
+    missing = confine(client.parent)
+    for problem in missing.values():
         _log.warning("%s", problem)
+    process.note_missing_layers(missing)
     if ready is not None:
         ready.succeed()
     _log.info("release %r answers, process %d", release, client.parent)

@@ -44,6 +44,7 @@ _ROWS: Final = (
         ("path-down", "path-one-way", "path-degraded", "path-lossy", "checksum-offload"),
     ),
     ("tunnel", "the encrypted tunnel works", ("tunnel",)),
+    ("resolver-rights", "the resolver process has no more rights than it needs", ("resolver-rights",)),
     ("address-space", "every network has free addresses", ("network-full",)),
     ("name-servers", "the host's name servers answer", ("upstream-dead", "upstream-slow")),
     ("identities", "no other machine has this host's identity", ("identity",)),

@@ -30,6 +30,7 @@ from typing import Final
 
 from netagent.resolver.system import capabilities
 from netagent.resolver.system.broker import die_with_parent
+from netagent.resolver.system.layer import Layer
 
 USER_ID: Final = 65530
 """The user and group. Neither Debian (which ends at 64999) nor systemd (61184 to 65519) gives out 65520 to 65533."""
@@ -85,23 +86,27 @@ class _Comparison(ctypes.Structure):
     )
 
 
-def confine(parent: int) -> list[str]:
+def confine(parent: int) -> dict[Layer, str]:
     """Give up every right, for good, and end with `parent`. Returns a sentence for each layer that is missing."""
-    problems = []
+    problems = {}
     library = _load_libseccomp()  # while there are files
     # Each takes rights that a later one drops; the filter of system calls forbids what all others need.
-    for layer, apply in (
-        ("its bounding set is not empty", capabilities.empty_bounding_set),
-        ("the user stays root", _become_nobody),
-        ("some capabilities could not be dropped", capabilities.drop_all),
-        ("Landlock is not in force", _restrict_by_landlock),
-        ("system calls are not filtered", functools.partial(_filter_system_calls, library)),
+    for layer, what, apply in (
+        (Layer.BOUNDING_SET, "its bounding set is not empty", capabilities.empty_bounding_set),
+        (Layer.USER, "the user stays root", _become_nobody),
+        (Layer.CAPABILITIES, "some capabilities could not be dropped", capabilities.drop_all),
+        (Layer.LANDLOCK, "Landlock is not in force", _restrict_by_landlock),
+        (
+            Layer.SYSTEM_CALLS,
+            "system calls are not filtered",
+            functools.partial(_filter_system_calls, library),
+        ),
     ):
         try:
             apply()
         except OSError as error:
-            problems.append(f"the resolver has more rights than it needs: {layer}: {error.strerror}")
-        if apply is _become_nobody:
+            problems[layer] = f"the resolver has more rights than it needs: {what}: {error.strerror}"
+        if layer is Layer.USER:
             die_with_parent(parent)  # another user: the kernel has forgotten it
     return problems
 

@@ -81,7 +81,9 @@ by_filter = {
 if layers == "all":
     tries |= by_filter
 else:
-    confinement._filter_system_calls = lambda _: None
+    def is_missing(library):
+        raise OSError(2, "libseccomp.so.2 is missing")
+    confinement._filter_system_calls = is_missing
 found = {"problems": confinement.confine(agent)}
 for name, attempt in tries.items():
     try:
@@ -125,7 +127,8 @@ def test_everything_else_is_refused(tmp_path: Path, layers: str) -> None:
             timeout=60,
         )
     found = json.loads(done.stdout)
-    assert found.pop("problems") == []
+    lacks = "the resolver has more rights than it needs: system calls are not filtered: libseccomp.so.2 is missing"
+    assert found.pop("problems") == ({} if layers == "all" else {"system_calls": lacks})
     assert (found.pop("thread"), found.pop("udp")) == ("ran", 1)
     assert found.pop("port 53") in {0, errno.ECONNREFUSED}
     assert len(found) == (28 if layers == "all" else 13)

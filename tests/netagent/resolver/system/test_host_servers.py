@@ -13,6 +13,7 @@ import pytest
 from netagent.loop_passes import LoopPasses
 from netagent.resolver.process import ResolverProcess
 from netagent.resolver.system.host_servers import ChangedFile, ServersFile, parse_servers_untrusted
+from netagent.resolver.system.layer import Layer, missing_layers
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,8 @@ def test_the_process_looks_before_it_answers(tmp_path: Path) -> None:
             rename(path, f"nameserver 192.0.2.{digit}\n")
             process._server._before_answers()
             assert [one.address for one in process._resolver._default_servers] == [f"192.0.2.{digit}"]
+        process.note_missing_layers([Layer.LANDLOCK])
+        assert missing_layers(process._statistics()) == [Layer.LANDLOCK]
 
 
 def test_a_file_without_end_is_read_to_a_bound(tmp_path: Path) -> None:
