@@ -119,6 +119,7 @@ def _environment(stage: Path) -> str:
         "-m",
         "compileall",
         "-q",
+        "-f",  # pip has compiled what it imports itself, with the name of this folder inside
         "-j",
         "0",
         "--invalidation-mode",
