@@ -157,7 +157,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.commands.notices": {
         "netagent.balancing.backends", "netagent.checks.all_failing", "netagent.control.present",
         "netagent.datapath.flows", "netagent.flows", "netagent.interface", "netagent.journal.rows", "netagent.probes",
-        "netagent.registry", "netagent.resolver.system.layer",
+        "netagent.registry", "netagent.resolver.protocol", "netagent.resolver.system.layer",
     },
     "netagent.metrics": {
         "netagent.daemon", "netagent.datapath.reconcile.reconciler", "netagent.endpoints.attach_times",

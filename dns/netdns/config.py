@@ -39,6 +39,11 @@ class ResolverConfig:
     share. About 5 MiB."""
     max_waiting_per_client: int = 2048
     """Bound of unanswered queries of one client; beyond it: SERVFAIL. Those that joined another's question count."""
+    queries_per_client_s: int = 2000
+    """Bound of queries of one client per second, over time; beyond it: REFUSED. Those with a finished answer do not
+    count: a refusal costs as much. A busy mail server or crawler asks some hundred different ones."""
+    query_burst_per_client: int = 8000
+    """Bound of queries of one client at once, after it has been quiet; beyond it: REFUSED."""
     answers_a_turn: int = 32
     """Bound of waiting queries answered in one turn; beyond it: the others wait in order. About 0.3 ms of work, after
     which new queries have their turn."""

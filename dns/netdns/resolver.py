@@ -81,9 +81,16 @@ def _sees_all(_address: bytes) -> bool:
 class _View:
     """Everything kept for one client."""
 
-    __slots__ = ("forwarding", "gone", "hot", "near", "servers", "veiled", "version", "waiting")
+    __slots__ = (
+        *("forwarding", "full_at", "gone", "hot", "near", "over_rate_at", "servers"),
+        *("veiled", "version", "waiting"),
+    )
 
     def __init__(self, hot: HotTable) -> None:
+        self.full_at = -math.inf
+        """When the client may ask a whole burst again, if it asks nothing until then."""
+        self.over_rate_at = -math.inf
+        """When a query of it was last refused because it asked too many."""
         self.forwarding = True
         self.gone = False
         self.servers: Servers | None = None
@@ -224,6 +231,10 @@ class Resolver:
         if payload[2] & 0x78:
             self._counts["refused_opcode"] += 1
             return self._refuse(payload, c.NOTIMP)
+        if not self._may_ask(view, now):
+            self._counts["refused_over_rate"] += 1
+            view.over_rate_at = now
+            return self._refuse(payload, c.REFUSED)
         try:
             query = query_untrusted(payload)
         except FormatError:
@@ -233,6 +244,19 @@ class Resolver:
         return self._answer(
             payload, query, view, _Waiter(view, client, reply_token, transport, query, _UNREACHABLE, now), now
         )
+
+    def _may_ask(self, view: _View, now: float) -> bool:
+        """Count one more query of a client; return whether it may ask it: a token bucket, kept as the time at which
+        it is full."""
+        full_at = max(view.full_at, now) + 1 / self._config.queries_per_client_s
+        if full_at - now > self._config.query_burst_per_client / self._config.queries_per_client_s:
+            return False
+        view.full_at = full_at
+        return True
+
+    def over_rate(self, since: float) -> list[Client]:
+        """Return the clients that have had a query refused since then because they asked too many."""
+        return [client for client, view in self._views.items() if view.over_rate_at >= since]
 
     def handle_upstream_datagram(self, exchange_id: int, payload: bytes, now: float) -> None:
         """Handle a datagram on the socket of an UpstreamQuery by UDP."""

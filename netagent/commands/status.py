@@ -23,7 +23,7 @@ from netagent.commands.notices.conflict_notices import conflict_notices
 from netagent.commands.notices.flow_notices import not_counted
 from netagent.commands.notices.name_notices import failing_notices, name_notices, project_notices
 from netagent.commands.notices.path_notices import PathEnds, checksum_notices, path_notices, udp_notices
-from netagent.commands.notices.quota_notices import connection_notices
+from netagent.commands.notices.quota_notices import connection_notices, query_notices
 from netagent.commands.notices.resolver_notices import confinement_notices
 from netagent.commands.notices.service_notices import service_notices, translation_notices
 from netagent.commands.presenters import sight_of
@@ -267,6 +267,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["warnings"] = await _cluster_warnings(agent, cluster, present, sights, asked.notices)
     status["warnings"] += [*overdue_notices(cluster), *switch_notices(cluster, tunnel)]
     status["warnings"] += confinement_notices(counters)
+    status["warnings"] += query_notices(cluster.live.rows.values(), counters)
     if tunnel is not None and tunnel.trouble:
         status["warnings"].append(
             {

@@ -53,7 +53,14 @@ from netagent.resolver.channel import SocketChannel, SocketPair, close_aside
 from netagent.resolver.feed_server import FeedServer
 from netagent.resolver.feed_source import FEED_ADDRESS
 from netagent.resolver.privileged import Privileges, operations
-from netagent.resolver.protocol import SOCKET_NAME, Listen, Statistics, reply_bytes, wanted_messages
+from netagent.resolver.protocol import (
+    OVER_RATE,
+    SOCKET_NAME,
+    Listen,
+    Statistics,
+    reply_bytes,
+    wanted_messages,
+)
 from netagent.resolver.session import Effect, ServedTable, Session
 from netagent.resolver.stand_in import StandIn
 from netagent.resolver.system import capabilities
@@ -76,6 +83,11 @@ goes on."""
 
 _LISTEN_AGAIN_S: Final = 10.0
 """How often port 7953 is tried again in sandboxes in which another program has it."""
+
+_OVER_RATE_S: Final = 60.0
+"""How long a sandbox that asked too many queries is named."""
+_MAX_OVER_RATE: Final = 20
+"""Bound of such sandboxes that are named; beyond it: the others are only counted."""
 
 _MAX_CONNECTIONS: Final = 8
 """Bound of agents connected to the resolver process; beyond it: further ones are closed. One agent, its successor,
@@ -359,10 +371,16 @@ class ResolverProcess:
             "sandboxes": len(self._sockets),
             "redirects": len(self._redirects),
             **self._counters,
+            **self._over_rate(),
             **self._upstream_statistics(),
             **self._loop_statistics(),
         }
         return {**self._server.statistics(), **self._feeds.statistics(), **own}
+
+    def _over_rate(self) -> dict[str, int]:
+        """Return the sandboxes that asked too many queries of late; names have the form `over_rate_SANDBOX`."""
+        over = self._resolver.over_rate(time.monotonic() - _OVER_RATE_S)
+        return {f"{OVER_RATE}{sandbox_id}": 1 for sandbox_id in over[:_MAX_OVER_RATE]}
 
     def _upstream_statistics(self) -> dict[str, int]:
         """Return the health of the host's name servers; names have the form `server_ADDRESS_WHAT`."""

@@ -68,6 +68,9 @@ VERSION: Final = 3
 """Raised when two states of this program can no longer communicate, also within one release: the agent then replaces
 the resolver process. 2: it knows FOLLOW. 3: STAND IN."""
 
+OVER_RATE: Final = "over_rate_"
+"""Before a sandbox's id, among the counters: queries of it were refused of late, because it asked too many."""
+
 MAX_MESSAGE_BYTES: Final = 32 * 1024
 """Bound of one message to the resolver process; beyond it: refused. Well under the smallest send buffer in use
 (net.core.wmem_default, 212,992 bytes), of which a message must take only a part, and small enough to be applied in

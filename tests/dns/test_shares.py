@@ -83,6 +83,33 @@ def test_one_client_does_not_take_all_flights_even_when_it_is_alone() -> None:
     assert codes == {None: 128, "SERVFAIL": 172}
 
 
+def test_a_client_that_asks_ten_times_its_quota_is_refused_the_rest_and_its_neighbour_nothing() -> None:
+    crowd = Crowd(queries_per_client_s=100, query_burst_per_client=200)
+    codes: Counter[str | None] = Counter()
+    for tenth in range(10):
+        for number in range(200):
+            codes[crowd.ask("hog", f"x{tenth}-{number}.mesh.test")] += 1
+        assert crowd.ask("neighbour", f"y{tenth}.mesh.test") == "NXDOMAIN"
+        crowd.bench.now += 0.1
+    assert codes["NXDOMAIN"] in range(285, 296), "a burst, and 0.9 s of its rate"
+    assert codes["REFUSED"] == 2000 - codes["NXDOMAIN"]
+    assert crowd.resolver.statistics()["refused_over_rate"] == codes["REFUSED"]
+    assert crowd.resolver.over_rate(since=crowd.bench.now - 1) == ["hog"]
+    crowd.bench.now += 2
+    again = Counter(crowd.ask("hog", f"z{number}.mesh.test") for number in range(300))
+    assert again == {"NXDOMAIN": 200, "REFUSED": 100}, "after a pause it has a burst again"
+    assert crowd.resolver.over_rate(since=crowd.bench.now + 1) == []
+
+
+def test_what_repeats_itself_does_not_count() -> None:
+    crowd = Crowd(queries_per_client_s=1, query_burst_per_client=2)
+    query = dns.message.make_query("x.mesh.test", "A").to_wire()
+    for _ in range(50):
+        reply = crowd.resolver.handle_query(query, "one", Transport.UDP, "token", crowd.bench.now)
+        assert reply is not None
+        assert dns.message.from_wire(reply).rcode() == dns.rcode.NXDOMAIN
+
+
 def test_a_flight_that_others_joined_goes_on_for_them() -> None:
     crowd = Crowd(max_flights=4, max_flights_per_client=4)
     for number in range(4):

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from netagent.interface import schema
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import bridge_name
 from netagent.registry.view import RegistryView
+from netagent.resolver.protocol import OVER_RATE
 
 SHOWN: Final = 10
 """Containers shown one by one; of further ones the notice gives the number."""
+
+
+def query_notices(rows: Iterable[LocalEndpointRow], counters: Mapping[str, int]) -> list[schema.Notice]:
+    """Warn of containers whose queries were refused. `counters`: of the resolver process."""
+    over = {name.removeprefix(OVER_RATE) for name in counters if name.startswith(OVER_RATE)}
+    named = sorted({row.name for row in rows if row.sandbox_id in over})
+    return [
+        {
+            "code": "query-quota",
+            "message": f"{name} asks so many names that some of its queries are refused",
+            "cure": "see what its programs ask for; one that asks for the same names again and again needs a cache",
+        }
+        for name in named[:SHOWN]
+    ]
 
 
 def connection_notices(
