@@ -179,9 +179,12 @@ class RingKeeper:
         view = self.live.view
         compromised, primary = self.compromised(view), self.store.ring[0]
         highest = max(one.number for one in self.store.ring)
+        unnumbered = {one.key_id for one in self.store.ring if not one.number}
         wanted = []
         for place, one in enumerate(peer.keys):
             key_id = self.store.id_of(one.key)
+            if key_id in unnumbered and 0 < one.number <= highest + MAX_NUMBER_STEP:
+                self.store.renumber(key_id, one.number)  # it was put to use while this host was away
             # What it seals with, to understand it, and what is better than ours.
             is_better = (one.number, key_id) > (primary.number, primary.key_id) and one.number > 0
             if key_id not in compromised and (is_better or place == 0):
@@ -535,12 +538,15 @@ class RingKeeper:
         excluded = self._excluded(view)
         hosts = list(others(view, excluded))
         is_alone = not any(host.is_live for host in hosts)
-        primary = self.store.ring[0].key_id
+        primary = self.store.ring[0]
         found = []
         for host in hosts:
             record = ring_record(view, host.host_id)
-            # A host that has our key hears us: if it is away, then for another reason.
-            knows_ours = record is None or record.holds(primary)
+            # A host that has our key hears us: if it is away, then for another reason. One that has it on standby
+            # does not seal with it: we do not hear that one.
+            knows_ours = record is None or any(
+                one.key_id == primary.key_id and (one.number > 0 or not primary.number) for one in record.held
+            )
             is_wanted = is_alone or not knows_ours
             if is_wanted and not host.is_live and self._is_known(view, host.host_id, excluded):
                 found.append(host.host_id)

@@ -149,13 +149,18 @@ def not_sealing(picture: KeyPicture, key_id: KeyId) -> tuple[HostId, ...]:
     return tuple(peer.host_id for peer in picture.peers if peer.is_live and peer.primary != key_id)
 
 
+def knows_primary(picture: KeyPicture, peer: PeerKeys) -> bool:
+    """True for a host that takes up this host's primary by itself: it has it, and not on standby."""
+    primary = picture.ring[0]
+    return primary.key_id in peer.held and (peer.held[primary.key_id] > 0 or not primary.number)
+
+
 def waiting_for(picture: KeyPicture, key_id: KeyId) -> tuple[HostId, ...]:
     """Return the hosts that are away, accept a key and not the one in use, and so could not be understood without."""
-    primary = picture.ring[0].key_id
     return tuple(
         peer.host_id
         for peer in picture.peers
-        if not peer.is_live and key_id in peer.held and primary not in peer.held
+        if not peer.is_live and key_id in peer.held and not knows_primary(picture, peer)
         if key_id not in peer.standby
     )
 
@@ -238,7 +243,12 @@ class _Ranks:
         wanted = [
             one
             for one in self._picture.offered
-            if one.key_id not in self._held and (self._is_useful(*one) or one.key_id in self.standby)
+            if one.key_id not in self._held
+            # It may have been given on standby, and be in use since.
+            and (
+                one.key_id in self.standby
+                or self._is_useful(one.key_id, one.number or self._number(one.key_id))
+            )
         ]
         # The best first: a host that gives many keys must not keep out the one that counts.
         wanted.sort(key=lambda one: self._rank(*one), reverse=True)
@@ -279,7 +289,7 @@ class _Ranks:
             return all(peer.primary == primary for peer in self.live)
         # A host that is away may still seal with it, and knows no newer one that it could be understood by.
         return all(peer.primary == primary for peer in self.live) and all(
-            primary in peer.held for peer in self._picture.peers if not peer.is_live
+            knows_primary(self._picture, peer) for peer in self._picture.peers if not peer.is_live
         )
 
     def to_give(self) -> Mapping[KeyId, tuple[HostId, ...]]:

@@ -344,6 +344,11 @@ async def test_a_host_that_is_just_back_answers_no_returns() -> None:
         one.note_returned(PeerRing(other, ring))
         await trio.sleep(2 * LOOK_S)
         assert one.may_return(other), "it had that key"
+        standby, _ = await one.install(None)
+        key = hosts[0].store.key_of(standby)
+        assert key is not None
+        one.note_returned(PeerRing(other, (NumberedKey(key, 8),)))
+        await until(lambda: hosts[0].store.ring[0].key_id == standby)
         nursery.cancel_scope.cancel()
 
 

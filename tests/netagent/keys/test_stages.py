@@ -18,6 +18,7 @@ from netagent.keys.stages import (
     next_number,
     pending,
     standby_keys,
+    waiting_for,
 )
 from netagent.model.ids import HostId, KeyId
 from netagent.model.ring_key import MAX_STANDBY, HeldKey
@@ -191,6 +192,15 @@ def test_hosts_that_give_the_best_key_different_numbers_get_a_better_one() -> No
     assert not decide(replace(one, peers=(same,))).rotate, "all seal with it"
     liar = peer(H2, OLD, (OLD, 9))
     assert decide(KeyPicture(local=H1, ring=ring((NEW, 2), (OLD, 1)), peers=(liar,))).rotate
+
+
+def test_an_old_key_stays_for_a_host_that_is_away_and_has_the_new_one_on_standby() -> None:
+    away = replace(peer(H3, OLD, (OLD, 1), (NEW, 0), is_live=False), standby=frozenset({NEW}))
+    one = KeyPicture(local=H1, ring=ring((NEW, 2), (OLD, 1)), peers=(peer(H2, NEW, (OLD, 1), (NEW, 2)), away))
+    assert not decide(one).retire
+    assert waiting_for(one, OLD) == (H3,)
+    back = replace(away, held={OLD: 1, NEW: 2}, standby=frozenset())
+    assert decide(replace(one, peers=(one.peers[0], back))).retire == {OLD}
 
 
 def test_a_removed_key_is_said_while_a_host_has_it() -> None:
