@@ -85,3 +85,32 @@ def test_scenario_61_a_host_that_slept_through_two_keys_or_has_an_old_backup_com
         three.path("/var/lib/netagent/keyring").write_text(backup)
         three.start_agent()
     app.wait(lambda: all_alive(app) and made[1] in keys(app, "h3"), BACK_S, "the restored host is not back")
+
+
+def test_a_key_is_installed_used_and_removed_by_hand_while_a_host_is_away(app: Cluster) -> None:
+    app.wait(lambda: all_alive(app), BACK_S, "a host is away")
+    done = app.try_netagent("h2", "keys", "install", "--wait", "--json", timeout_s=ROTATED_S)
+    assert done.status == 0, done.stderr
+    made = json.loads(done.stdout)["id"]
+    before = next(key for key, state in keys(app, "h1").items() if state == "primary")
+    assert all(keys(app, host)[made] == "standby" for host in app.hosts)
+    with app.agent_of("h3") as three:
+        three.stop_agent()
+    app.wait(lambda: app.agents("h1")["h3"] == "dead", 30.0, "h3 is not away")
+    done = app.try_netagent("h1", "keys", "use", made[:12], "--wait", timeout_s=ROTATED_S)
+    assert done.status == 0, done.stderr
+    assert app.try_netagent("h2", "keys", "remove", made).status == 4, "it is in use"
+    refused = app.try_netagent("h2", "keys", "remove", before)
+    assert refused.status == 4
+    assert "h3 is away" in refused.stderr
+    assert app.try_netagent("h2", "keys", "remove", before, "--force").status == 0
+    kept = {made: "primary", before: "elsewhere"}
+    app.wait(lambda: keys(app, "h1") == kept, RETIRED_S, "h1 still accepts the key that only h3 has")
+    with app.agent_of("h3") as three:
+        three.start_agent()
+    app.wait(lambda: all_alive(app), BACK_S, "h3 is not back")
+    app.wait(
+        lambda: all(keys(app, host) == {made: "primary"} for host in app.hosts),
+        RETIRED_S,
+        "h3 does not follow",
+    )
