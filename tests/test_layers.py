@@ -50,6 +50,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.datapath.flows": {
         "netagent.datapath.bpf", "netagent.datapath.reconcile.drift",
     },
+    "netagent.datapath.direct": {
+        "netagent.datapath.bpf", "netagent.datapath.flows.layout", "netagent.datapath.state",
+    },
     "netagent.datapath.endpoint": {"netagent.datapath"},
     "netagent.balancing": {
         "netagent.datapath.sockets.layout", "netagent.external.view", "netagent.registry", "netgossip.deadlines",

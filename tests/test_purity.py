@@ -166,6 +166,7 @@ PERFORMS = {
     "netagent.datapath.endpoint.guest_watch",
     "netagent.datapath.netlink.link",  # a codec, but for one draw: an index for a link to be made
     "netagent.datapath.flows.counters",
+    "netagent.datapath.direct.path",
     "netagent.flows.reader",
     "netagent.datapath.sockets.reset",
     "netagent.datapath.host.port_owner",  # reads /proc/net

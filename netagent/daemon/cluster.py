@@ -226,6 +226,7 @@ class Cluster:
             keeps=self.config.keep_encryption,
             underlay=lambda: self.underlay,
             rotate_every_s=lambda: float(self.config.rotate_tunnel_every_s),
+            takes_direct=lambda: self.kernel.direct_path.takes,
         )
         self.flows = FlowReader(
             self.live, self.kernel.flow_counters, self.gossip.rpc.ask, state.run_dir / "flow_names.json"

@@ -30,6 +30,7 @@ from netagent.projection.busy_ports import BusyPorts
 from netagent.projection.controller import PROGRAM_GRACE_S, Projection, ProjectionSteps
 from netagent.projection.datapath_input import networks_here, networks_taken_part
 from netagent.projection.desired_state import DesiredStateBuilder
+from netagent.projection.direct_input import direct_input
 from netagent.projection.firewall_input import InputCache, firewall_input
 from netagent.projection.mac_announcer import Announcer
 from netagent.projection.published_services import (
@@ -78,6 +79,8 @@ class Controllers:
     ) -> None:
         self._live = live
         self._kernel_tables = kernel.service_tables
+        self._direct_path = kernel.direct_path
+        self._direct_path.note_change = live.note_change
         self._are_service_addresses_on = are_service_addresses_on
         self._is_synced = is_synced
         self._vxlan_port = vxlan_port
@@ -120,6 +123,7 @@ class Controllers:
                 routed_to_host=lambda known: self.members.host_routes(known.view),
                 publish_names=self._publish_names,
                 probe=probe,
+                direct=self._direct,
             ),
         )
         self.announcer = Announcer(live, self.projection.wait_programmed, kernel.send_frame)
@@ -171,6 +175,10 @@ class Controllers:
 
     def _desired(self, known: Snapshot) -> Slices[DesiredChange]:
         return self._maker.make(known, self._underlay())
+
+    def _direct(self, known: Snapshot, change: DesiredChange) -> None:
+        wanted = direct_input(known.view, known.rows.networks, self._underlay(), TUNNEL_NAME)
+        self._direct_path.set_desired(change, wanted)
 
     def _guarded(self, known: Snapshot) -> FirewallInput:
         if self._listed[0] is not known.rows:

@@ -34,7 +34,7 @@ from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.events.channel import event
 from netagent.events.kinds import EventKind
 from netagent.keys.ring_store import RingStore
-from netagent.model.address.tunnel import tunnel_cidr
+from netagent.model.address.tunnel import direct_prefixes, tunnel_cidr, tunnel_number
 from netagent.model.author import current_author
 from netagent.model.encryption_switch import next_record, waited_for
 from netagent.model.ids import HostId
@@ -92,7 +92,8 @@ class TunnelStatus:
 
 
 class Encryption:
-    """One task: `run`. `underlay`: this host's present one."""
+    """One task: `run`. `underlay`: this host's present one. `takes_direct`: whether this host takes segments without
+    VXLAN."""
 
     def __init__(
         self,
@@ -107,6 +108,7 @@ class Encryption:
         keeps: bool,
         underlay: Callable[[], Underlay],
         rotate_every_s: Callable[[], float],
+        takes_direct: Callable[[], bool],
     ) -> None:
         self._live = live
         self._publisher = publisher
@@ -119,6 +121,7 @@ class Encryption:
         self.keeps = keeps
         """This host's configuration forbids it to send in the clear again."""
         self._underlay = underlay
+        self._takes_direct = takes_direct
         self._rotate_every_s = rotate_every_s
         self._jitter = _jitter()
         self._waits_for: list[str] = []
@@ -353,12 +356,13 @@ class Encryption:
 
     async def _keep_up(self, view: RegistryView, *, is_settled: bool) -> None:
         store = view.store
-        seen = (view.hosts, store.tunnels, store.evicted, self._underlay(), is_settled)
+        seen = (view.hosts, store.tunnels, store.evicted, self._underlay(), self._takes_direct(), is_settled)
         if self._seen and all(map(eq, self._seen, seen)):
             return
         private_key = await self._bring_up(view)
         # Only now: what others send here from then on must find the device.
-        await self._publish(view, TunnelRecord(public_key_of(private_key), self._port, own_salt(view)))
+        record = TunnelRecord(public_key_of(private_key), self._port, own_salt(view), self._takes_direct())
+        await self._publish(view, record)
         version = 6 if ":" in self._underlay().address else 4
         peers = peers_of(view, version)
         if not is_settled:
@@ -437,7 +441,10 @@ def peers_of(view: RegistryView, version: int) -> dict[bytes, TunnelPeer]:
             peers[record.public_key] = TunnelPeer(
                 public_key=record.public_key,
                 endpoint=(underlay, record.port),
-                allowed=(f"{address}/{128 if version == 6 else 32}",),
+                allowed=(
+                    f"{address}/{128 if version == 6 else 32}",
+                    *direct_prefixes(tunnel_number(host_id, record.salt)),
+                ),
             )
     return peers
 

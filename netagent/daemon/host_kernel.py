@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from netagent.datapath.direct.path import DirectPath
 from netagent.datapath.endpoint.attach import Attacher
 from netagent.datapath.endpoint.netns import netns_cookie, own_netns
 from netagent.datapath.flows.counters import FlowCounters
@@ -58,6 +59,7 @@ class HostKernel:
             self.host_service_routes = HostServiceRoutes(self._netlink, drift)
             self.bridge_nf_bypass = BridgeNfBypass(drift)
             self.flow_counters = undo.enter_context(closing(FlowCounters(drift, policy.MARK)))
+            self.direct_path = undo.enter_context(closing(DirectPath()))
             self.service_tables = ServiceTables(
                 drift, impediment=_NO_COOKIES if self.cookie is None else None
             )
@@ -88,6 +90,7 @@ class HostKernel:
                 self.reconciler.run,
                 self.bridge_nf_bypass.run,
                 self.flow_counters.run,
+                self.direct_path.run,
                 self.guard.run,
                 self.offload.run,
                 self.host_service_routes.run,
@@ -101,6 +104,7 @@ class HostKernel:
     def _devices_changed(self, devices: Mapping[int, str], ports: Mapping[int, str]) -> None:
         self.bridge_nf_bypass.set_ports(ports)
         self.flow_counters.set_devices(devices)
+        self.direct_path.set_devices(devices)
 
     async def routes(self) -> tuple[str, ...]:
         """The prefixes that this host has routes to."""

@@ -711,6 +711,8 @@ class TunnelRecord:
     """Of WireGuard: X25519, 32 octets."""
     port: int
     salt: int = 0
+    takes_direct: bool = False
+    """Whether the host takes TCP segments that come through the tunnel without VXLAN (netagent.datapath.direct)."""
 
 
 class EncryptionStage(enum.IntEnum):

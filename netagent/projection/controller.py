@@ -39,6 +39,7 @@ class ProjectionSteps:
     routed_to_host: Callable[[Snapshot], Collection[HostRoutes]]
     publish_names: Callable[[Snapshot], Awaitable[None]]
     probe: Callable[[Snapshot], None]
+    direct: Callable[[Snapshot, DesiredChange], None]
 
 
 class Projection:
@@ -100,6 +101,8 @@ class Projection:
                 self._given = known.revision
                 self._note_progress()
                 await self._guard.wait_tunnel_only()
+            # Before the entries by which containers answer: what they say without VXLAN is known by then.
+            self._steps.direct(known, wanted)
             self._reconciler.set_desired(wanted, known.revision)
             self._steps.probe(known)
             self._given = known.revision

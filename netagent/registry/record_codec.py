@@ -303,7 +303,7 @@ def _fields_of_addition(
 
 def _fields_of_encryption(record: TunnelRecord | EncryptionRecord) -> tuple[int, list[object]]:
     if isinstance(record, TunnelRecord):
-        return _TUNNEL, [record.public_key, record.port, record.salt]
+        return _TUNNEL, [record.public_key, record.port, record.salt, record.takes_direct]
     decided_on = pack_id(record.decided_on) if record.decided_on is not None else b""
     return _ENCRYPTION, [
         record.is_on,
@@ -710,6 +710,7 @@ def _read_tunnel(fields: RecordFields) -> TunnelRecord:
         public_key=fields.octets("public_key", 32),
         port=fields.integer("port", 1, 65535),
         salt=fields.integer("salt", 0, MAX_SALT),
+        takes_direct=fields.boolean("takes_direct") if fields.has_more() else False,
     )
 
 

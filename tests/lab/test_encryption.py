@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from lab.harness import Cluster
 from netlab.lab import Lab
-from netlab.programs import must
+from netlab.programs import must, started
 from netlab.topology import of_hosts
 
 pytestmark = pytest.mark.lab
@@ -27,6 +29,20 @@ table bridge seen {
         meta protocol ip udp dport 7955 counter name sealed
     }
 }
+"""
+STREAM_BYTES = 3_000_000
+TAKE = f"""
+import socket
+with socket.create_server(("::", 7000), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+    while True:
+        with listener.accept()[0] as connection:
+            connection.sendall(connection.recv({STREAM_BYTES}, socket.MSG_WAITALL)[-4:])
+"""
+GIVE = f"""
+import socket, sys
+with socket.create_connection((sys.argv[1], 7000), timeout=5) as connection:
+    connection.sendall(bytes({STREAM_BYTES - 4}) + b"last")
+    assert connection.recv(4, socket.MSG_WAITALL) == b"last"
 """
 
 
@@ -83,6 +99,38 @@ def test_containers_packets_leave_by_the_tunnel_or_not_at_all(sealed: Cluster) -
         host.start_agent()
     sealed.await_pings("one", v4, 20.0)
     assert packets(sealed, "sealed") > 0
+    assert packets(sealed, "clear") == 0
+
+
+def test_a_stream_goes_past_vxlan_also_while_agents_are_away(sealed: Cluster) -> None:
+    sealed.attach("h1", "one")
+    addresses = sealed.attach("h2", "two")["addresses"]
+    sealed.await_pings("one", next(one for one in addresses if ":" not in one))
+    vni = sealed.netagent("h1", "network", "inspect", "app")["vni"]
+    count = f"cat /sys/class/net/nx-{vni}/statistics/tx_bytes"
+    h1 = sealed.lab.host("h1")
+
+    def passes_without_vxlan(address: str) -> bool:
+        before = int(h1.must(count.split()))
+        sent = sealed.inside("one", sys.executable, "-c", GIVE, address)
+        assert sent.status == 0, sent.stderr
+        return int(h1.must(count.split())) - before < STREAM_BYTES / 10
+
+    def listens() -> bool:
+        return "7000" in sealed.inside("two", "ss", "-Htln", "sport", "=", ":7000").stdout
+
+    with started(sealed.lab.container("two").entering([sys.executable, "-c", TAKE])):
+        sealed.wait(listens, 10.0, "nothing listens")
+        for address in addresses:
+            sealed.wait(partial(passes_without_vxlan, address), 20.0, "streams go by VXLAN")
+        for name in ("h1", "h2"):
+            with sealed.agent_of(name) as host:
+                host.kill_agent()
+        assert all(map(passes_without_vxlan, addresses))
+        for name in ("h1", "h2"):
+            with sealed.agent_of(name) as host:
+                host.start_agent()
+        assert all(map(passes_without_vxlan, addresses))
     assert packets(sealed, "clear") == 0
 
 

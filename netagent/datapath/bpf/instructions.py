@@ -177,9 +177,10 @@ class Assembler:
         """Let a label mean the next instruction."""
         label.at = len(self._code)
 
-    def exit(self, value: int) -> None:
-        """Return a value."""
-        self.move(Register.R0, value)
+    def exit(self, value: int | None = None) -> None:
+        """Return a value; None: what is in R0."""
+        if value is not None:
+            self.move(Register.R0, value)
         self._append(_JMP | _EXIT)
 
     def assemble(self, maps: Mapping[str, int], byte_order: ByteOrder = sys.byteorder) -> bytes:

@@ -15,6 +15,7 @@ import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from netagent.datapath.netlink.neighbour import family_of
 from netagent.datapath.netlink.route_socket import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkRequest
@@ -39,6 +40,7 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 1
 _IFLA_PROTINFO = 12
 _IFLA_STATS, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_STATS64 = 7, 16, 18, 23
 _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 20, 26, 27, 28, 29
+_IFLA_GSO_MAX_SIZE = 41
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_TTL, _VXLAN_LEARNING = 1, 4, 5, 7
 _VXLAN_PORT, _VXLAN_LOCAL6, _VXLAN_DF = 15, 17, 29
@@ -247,6 +249,12 @@ def choose_index() -> int:
     return 1 << 24 | secrets.randbits(24)
 
 
+MOST_SEGMENTED_BYTES: Final = 56 * 1024
+"""The longest piece of a TCP stream that the kernel gives a container's interface at once; its own limit is 64 KiB.
+wireguard-go sends the packets of a piece by one call, as one piece of UDP. Encrypted, 64 KiB of TCP would be just too
+long for the underlay's device: the kernel would split the piece into single packets."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VethPair:
     """The input of `create_veth`: the host's end here; the other end in the namespace of `peer_netns_fd`, if
@@ -264,6 +272,7 @@ def create_veth(pair: VethPair, index: int) -> list[NetlinkRequest]:
     """Create both ends, down, the host's end marked as in netagent.datapath.netlink.device.create_link."""
     peer = [_LINK_HEADER.pack(0, 0, 0, 0, 0), _name(pair.peer_name), _mac(pair.peer_mac)]
     peer.append(_u32(_IFLA_MTU, pair.mtu_bytes))
+    peer.append(_u32(_IFLA_GSO_MAX_SIZE, MOST_SEGMENTED_BYTES))
     if pair.peer_netns_fd is not None:
         peer.append(_u32(_IFLA_NET_NS_FD, pair.peer_netns_fd))
     attributes = [_name(pair.name), _u32(_IFLA_MTU, pair.mtu_bytes)]

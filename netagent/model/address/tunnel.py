@@ -44,6 +44,13 @@ def tunnel_address(number: int, *, version: int) -> str:
     return str(_PREFIXES[version][number])
 
 
+def direct_prefixes(number: int) -> tuple[str, ...]:
+    """Return what the addresses of a host's packets without VXLAN begin with, which hold IPv6 and IPv4 addresses
+    (netagent.datapath.direct.layout)."""
+    rest = (number << 12).to_bytes(5, "big") + bytes(10)
+    return tuple(f"{ipaddress.IPv6Address(bytes([first]) + rest)}/36" for first in (0xFC, 0xFD))
+
+
 def tunnel_cidr(address: str) -> str:
     """Return the address with the length of the prefix that all tunnel addresses share: one route for all."""
     return f"{address}/{_PREFIXES[6 if ':' in address else 4].prefixlen}"

@@ -90,6 +90,7 @@ class Setting:
             keeps=False,
             underlay=lambda: Underlay(address="192.0.2.1", device="eth0", mtu_bytes=1500),
             rotate_every_s=lambda: DAY_S,
+            takes_direct=lambda: False,
         )
 
     async def put(self, record: Record) -> None:

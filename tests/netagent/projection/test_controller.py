@@ -99,6 +99,7 @@ class World:
             routed_to_host=revision_of,
             publish_names=self._publish,
             probe=self.probed.append,
+            direct=lambda _known, _change: None,
         )
         self.forwarding = Forwarding()
         parts: tuple[Any, Any, Any] = (self.kernel, self.guard, self.forwarding)

@@ -9,6 +9,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from netagent.datapath.netlink.link import (
+    MOST_SEGMENTED_BYTES,
     VethPair,
     create_veth,
     decode_address,
@@ -149,6 +150,7 @@ def test_a_pair_is_asked_for_in_words_that_others_understand() -> None:
     assert peer.get_attr("IFLA_IFNAME") == "eth0"
     assert peer.get_attr("IFLA_ADDRESS") == pair.peer_mac
     assert peer.get_attr("IFLA_NET_NS_FD") == 9
+    assert peer.get_attr("IFLA_GSO_MAX_SIZE") == MOST_SEGMENTED_BYTES
     assert (marked["index"], marked.get_attr("IFLA_IFALIAS")) == (1 << 24, pair.alias)
 
 
