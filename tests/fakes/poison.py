@@ -566,7 +566,9 @@ POISON: Final[Mapping[type[Record], st.SearchStrategy[Record]]] = {
         )
         | st.just(tuple(_sealed(HostId(identifier(number))) for number in range(MAX_SEALED))),
     ),
-    TunnelRecord: st.builds(TunnelRecord, octets, port_numbers, st.sampled_from([0, 1, MAX_SALT])),
+    TunnelRecord: st.builds(
+        TunnelRecord, octets, port_numbers, st.sampled_from([0, 1, MAX_SALT]), st.booleans()
+    ),
     EncryptionRecord: st.builds(
         EncryptionRecord,
         flags,
