@@ -38,7 +38,15 @@ from netagent.journal import statements
 from netagent.journal.journal import Journal
 from netagent.journal.rows import LocalEndpointRow, Published
 from netagent.membership.participation import Participation
-from netagent.model.ids import MAX_NAME, EndpointId, NetworkId, bridge_name, vxlan_name
+from netagent.model.ids import (
+    MAX_NAME,
+    EndpointId,
+    HostId,
+    NetworkId,
+    bridge_name,
+    new_endpoint_id,
+    vxlan_name,
+)
 from netagent.model.sandbox import Netns, NetnsIdentity
 from netagent.projection.controller import Projection
 from netagent.projection.datapath_input import local_endpoint
@@ -265,6 +273,6 @@ class EndpointContext:
             raise
 
 
-def drawn_id() -> EndpointId:
-    """Draw a random id for a new endpoint."""
-    return EndpointId(os.urandom(16).hex())
+def drawn_id(owner: HostId) -> EndpointId:
+    """Draw an id for a new endpoint of this host."""
+    return new_endpoint_id(owner, os.urandom(8))

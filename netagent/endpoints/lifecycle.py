@@ -109,7 +109,7 @@ class Endpoints:
                 new = NewEndpoint.named(
                     name,
                     request=dataclasses.replace(request, group=group),
-                    endpoint_id=drawn_id(),
+                    endpoint_id=drawn_id(self._live.view.local),
                     network=network,
                     netns=netns,
                     origin=origin,

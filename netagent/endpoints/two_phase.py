@@ -87,7 +87,7 @@ class TwoPhaseAttach:
             if known is not None:
                 return known
             network = network_called(self._live.view, request.network)
-            endpoint_id = drawn_id()
+            endpoint_id = drawn_id(self._live.view.local)
             new = NewEndpoint.named(
                 endpoint_id[:12], request=request, endpoint_id=endpoint_id, network=network, origin=origin
             )

@@ -15,7 +15,7 @@ NetworkId = NewType("NetworkId", str)
 """32 hex digits, random. The 16 bytes are the network's scope in the replicated table."""
 
 EndpointId = NewType("EndpointId", str)
-"""32 hex digits, random."""
+"""32 hex digits: half of them random, half of them its host's (`new_endpoint_id`)."""
 
 ServiceId = NewType("ServiceId", str)
 """32 hex digits, random: a service that is no container (ExternalServiceRecord)."""
@@ -37,6 +37,16 @@ MAX_NAME = 63
 
 NODE_LABEL = "node"
 """`<host>.node.<domain>`; hence no network may have this name."""
+
+
+def new_endpoint_id(owner: HostId, drawn: bytes) -> EndpointId:
+    """Return a new id of 8 bytes that were drawn and half of its owner's: no other host can say that it made it."""
+    return EndpointId(drawn.hex() + owner[16:])
+
+
+def is_minted_by(endpoint_id: EndpointId, host_id: HostId) -> bool:
+    """True for an id that this host has made. Those that earlier releases made are no host's."""
+    return endpoint_id[16:] == host_id[16:]
 
 
 LOCALHOST = "localhost"

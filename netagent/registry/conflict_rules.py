@@ -15,8 +15,10 @@ clock, at arrival order, or at which side of a partition we were on.
 * An eviction of a compromised host stays whatever that host says: none of its words counts. Of hosts that call each
   other compromised, also in a ring, one may be an attacker's, and the records do not say which: all of them are out,
   until a host outside says it of one of them, whose words end with it.
-* Of two endpoints with one address (or one MAC, or one id), the smaller host id keeps it. An endpoint whose addresses
-  are not one offset in its network's subnets is fenced, whichever host claims them.
+* Of endpoints with one address the one of the host keeps it to which the network's creator gave the address
+  (netagent.model.address.owners), of those with one id the one whose host made the id. Where that is not known,
+  and of those with one MAC, the smaller host id keeps it. An endpoint whose addresses are not one offset in its
+  network's subnets is fenced, whichever host claims them.
 """
 
 from __future__ import annotations
@@ -111,6 +113,12 @@ def has_mac_of_another(record: EndpointRecord, network: NetworkRecord) -> bool:
         return False
     offset = offset_of(network.subnets, record.addresses)
     return offset is None or record.mac != mac_of(record.network_id, offset)
+
+
+def is_mac(what: str) -> bool:
+    """True for a claim of a MAC, False for one of an address."""
+    parts = what.split(":")  # six of an IPv6 address have an empty one among them
+    return len(parts) == 6 and all(len(part) == 2 for part in parts)
 
 
 def claims_of(record: EndpointRecord) -> tuple[Claim, ...]:

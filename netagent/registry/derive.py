@@ -19,9 +19,10 @@ from typing import Final, TypeVar
 
 from immutables import Map
 
+from netagent.model.address.owners import AddressOwners
 from netagent.model.address.tunnel import tunnel_number
 from netagent.model.group_labels import NO_LABELS, GroupKey, GroupLabels
-from netagent.model.ids import HostId, NetworkId
+from netagent.model.ids import HostId, NetworkId, is_minted_by
 from netagent.model.naming import given_labels, labels_inside
 from netagent.model.origin_labels import origin_keys
 from netagent.model.records import (
@@ -535,12 +536,36 @@ class StoreBuilder:
     def _decide_claims(self) -> None:
         """Decide which endpoint keeps what several claim: once for all edits, and then only the former and the new
         holder are decided again. One member may have written thousands of endpoints with one address."""
+        if self._networks:  # perhaps by other grants, which say whose an address is
+            self._claims.update(claim for claim in self.s.contested if claim[0] in self._networks)
+        owners: dict[NetworkId, AddressOwners] = {}
         for claim in self._claims:
             old, claimants = self._before.holder_of(claim), self.s.claims.get(claim, _NO_CLAIMANTS)
-            new = min(claimants, default=None)
+            new = self._keeper(claim, claimants, owners)
             self.s.contested = assign(self.s.contested, claim, new if len(claimants) > 1 else None)
             if new != old:
                 self._endpoints.update(filter(None, (old, new)))
+
+    def _keeper(
+        self, claim: Claim, claimants: Map[EndpointKey, bool], owners: dict[NetworkId, AddressOwners]
+    ) -> EndpointKey | None:
+        """Return the endpoint that keeps what several claim: of the host that it belongs to, if that is known and has
+        one, else of the smallest host id."""
+        first = min(claimants, default=None)
+        if first is None or all(key[0] == first[0] for key in claimants):
+            return first
+        network_id, what = NetworkId(claim[0]), claim[1]
+        if not network_id:
+            rightful = (key for key in claimants if is_minted_by(key[1], key[0]))
+            return min(rightful, default=first)
+        network = self.s.candidates.get(network_id)
+        if network is None or conflict_rules.is_mac(what):
+            return first
+        if network_id not in owners:
+            grants = self.s.grants.get(network_id, Map())
+            owners[network_id] = AddressOwners(network.creator, network.record.subnets, grants)
+        owner = owners[network_id].owner_of(what)
+        return min((key for key in claimants if key[0] == owner), default=first)
 
     def _decide_endpoints(self) -> None:
         self._decide_claims()

@@ -1,7 +1,7 @@
 """A member of three runs a changed program: it has the cluster's keys and its own identity, and writes what no agent
 writes (lying_agent.py). The other two keep serving names and paths as before, and name it.
 
-It is the host with the largest id. What a liar with a smaller id may do, SECURITY.md says.
+It is the one with the smaller id of the two that did not create the network: the creator's word counts.
 """
 
 from __future__ import annotations
@@ -27,9 +27,15 @@ def warnings(cluster: Cluster, host: str) -> dict[str, str]:
     return found
 
 
+def is_told(cluster: Cluster, host: str, liar: str) -> bool:
+    """An event is told when the agent next compares, not at the change."""
+    news = cluster.netagent(host, "events", "--kind", "conflict")
+    return any(f"host {liar} has written" in one["text"] for one in news)
+
+
 def test_a_member_that_lies_changes_nothing_on_the_others_and_is_named(app: Cluster) -> None:
     ids = {host: str(app.netagent(host, "status")["host"]["id"]) for host in app.hosts}
-    liar = max(ids, key=ids.__getitem__)
+    liar = min(("h2", "h3"), key=ids.__getitem__)
     one, two = honest = [host for host in app.hosts if host != liar]
     app.netagent(one, "network", "create", "back")
     for host in honest:
@@ -50,7 +56,7 @@ def test_a_member_that_lies_changes_nothing_on_the_others_and_is_named(app: Clus
         for code in ("refused-record", "address", "endpoint-id"):
             assert liar in said[code], said
         assert "bad3" in said["subnet"]
-        assert liar in " ".join(news["text"] for news in app.netagent(host, "events", "--kind", "conflict"))
+        app.wait(lambda: is_told(app, host, liar), WITHIN_S, "no event names it")
 
     streams = [app.in_background(app.ping_stream, source, target, STREAM_S) for source, target in pairs]
     for stream in streams:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 from typing import TypeVar
 
@@ -29,7 +30,7 @@ from fakes.registry import (
 
 from netagent.external.view import own_name
 from netagent.membership.approach import approach
-from netagent.model.ids import EndpointId, HostId, KeyId, mac_of
+from netagent.model.ids import EndpointId, HostId, KeyId, mac_of, new_endpoint_id
 from netagent.model.records import (
     AttachmentRecord,
     Drain,
@@ -37,6 +38,7 @@ from netagent.model.records import (
     Health,
     HostAddressRecord,
     NetworkRecord,
+    Record,
     RemovalRecord,
 )
 from netagent.registry.record_codec import scope_of
@@ -713,3 +715,69 @@ def test_one_more_of_many_own_names_with_one_name_touches_itself_and_the_one_tha
     assert own_name(view, name_id(1)) is not None
     assert own_name(view, name_id(2)) is None
     view.check_invariants()
+
+
+# -- whose an address is ---------------------------------------------------------------------------------------
+
+
+def owned() -> tuple[RegistryView, dict[str, Writer]]:
+    """H2 has made the network, given offsets 128 to 191 to H3, and keeps the rest; each has an endpoint."""
+    writers: dict[str, Writer] = {one: Writer(one) for one in (H1, H2, H3)}
+    own = endpoint(2, offset=9)
+    own = dataclasses.replace(own, endpoint_id=new_endpoint_id(H2, bytes(8)), mac=mac_of(N1, 9))
+    theirs = endpoint(3, offset=130, mac=mac_of(N1, 130))
+    theirs = dataclasses.replace(theirs, endpoint_id=new_endpoint_id(H3, bytes(8)))
+    view = see(
+        RegistryView(H2),
+        writers[H2].put(network()),
+        writers[H2].put(grant(N1, 128, 191, H3)),
+        writers[H3].put(grant(N1, 128, 191, H3)),
+        writers[H2].put(own),
+        writers[H3].put(theirs),
+    )
+    assert len(view.endpoints) == 2
+    return view, writers
+
+
+@pytest.mark.parametrize("offset", [9, 130])
+def test_who_has_an_address_keeps_it_from_a_host_with_a_smaller_id(offset: int) -> None:
+    """A member with the smallest id could take the addresses and the ids of all endpoints."""
+    start, writers = owned()
+    known = start.endpoint_by_address(f"10.1.0.{offset}")
+    assert known is not None
+    for stolen in (
+        dataclasses.replace(known.record, mac="06:00:00:00:00:01"),
+        dataclasses.replace(known.record, endpoint_id=endpoint(9).endpoint_id, mac="06:00:00:00:00:01"),
+        dataclasses.replace(endpoint(9, offset=200, mac="06:00:00:00:00:01"), endpoint_id=known.endpoint_id),
+    ):
+        for claim in ((), (grant(N1, 0, 255, H1, 1 << 20),)):
+            view = see(start, writers[H1].put(stolen), *map(writers[H1].put, claim))
+            assert all(view.endpoints.get(one) == endpoint for one, endpoint in start.endpoints.items())
+            assert [one.owner for one in view.fenced.values()] == [H1]
+            assert all(one.holder == known.endpoint_id for one in view.conflicts)
+            view = see(view, writers[H1].delete(stolen))
+            assert not view.fenced
+
+
+def test_where_an_address_was_handed_on_by_its_first_owner_the_smaller_id_keeps_it() -> None:
+    start, writers = owned()
+    view = see(start, writers[H3].put(grant(N1, 130, 130, H1, 2)))
+    taken = endpoint(9, offset=130)
+    view = see(view, writers[H1].put(taken))
+    assert view.endpoints[taken.endpoint_id].owner == H1
+    view = see(view, writers[H3].delete(grant(N1, 130, 130, H1, 2)))
+    assert taken.endpoint_id not in view.endpoints, "decided anew where the grants say otherwise"
+
+
+def test_whichever_order_the_records_come_in_the_same_endpoint_keeps_an_address() -> None:
+    """Also without the record of the network, and before its grants."""
+    _, writers = owned()
+    records: list[tuple[HostId, Record]] = [
+        (H2, network()),
+        (H2, grant(N1, 128, 191, H3)),
+        (H3, endpoint(3, offset=130)),
+        (H1, endpoint(9, offset=130)),
+    ]
+    for order in itertools.permutations(records):
+        view = see(RegistryView(H2), *(writers[owner].put(record) for owner, record in order))
+        assert [one.owner for one in view.endpoints.values()] == [H3]

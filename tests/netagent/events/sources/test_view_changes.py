@@ -205,10 +205,10 @@ def test_conflicts_begin_and_end(world: World) -> None:
     assert not may_conflict_otherwise(before.store, world.view.store)
     world.put(H1, endpoint(2))
     world.put(H3, endpoint(3))
-    # All three have the offset 2. The smallest id keeps it: this host's.
+    # All three have the offset 2. The network's creator keeps it, and this host's is fenced.
     found = list(conflict_news(at_once(conflicts_of(before)), at_once(conflicts_of(world.view)), world.view))
     assert may_conflict_otherwise(before.store, world.view.store)
-    assert {str(one.kind) for one in found} == {"conflict"}
+    assert {str(one.kind) for one in found} == {"conflict", "fence"}
     assert all("is fenced" in one.text for one in found)
     fenced = world.view
     world.drop(H1, endpoint(2))
