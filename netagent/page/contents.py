@@ -78,7 +78,7 @@ LINGER_S: Final = 30.0
 WARNED: Final[Mapping[str, Sequence[str]]] = {
     "hosts": (
         "agent-dead", "agent-port", "agent-udp", "identity", "said-gone", "forgotten", "drained", "host-name",
-        "said-compromised", "revoked-each-other", "keys-held-up",
+        "said-compromised", "revoked-each-other", "keys-held-up", "refused-record",
     ),
     "services": (
         "all-failing", "no-backend", "not-translated", "service-address", "service-address-twice", "external-down",
@@ -89,7 +89,7 @@ WARNED: Final[Mapping[str, Sequence[str]]] = {
     "paths": (
         "path-down", "path-one-way", "path-degraded", "path-lossy", "checksum-offload", "underlay-family", "tunnel",
     ),
-    "dns": ("upstream-dead", "upstream-slow", "resolver", "resolver-slow", "shared-name"),
+    "dns": ("upstream-dead", "upstream-slow", "resolver", "resolver-slow", "resolver-rights", "shared-name"),
     "kernel": ("datapath", "firewall", "bridge-netfilter", "foreign-firewall", "routing", "resets"),
 }  # fmt: skip
 """What warnings of `status` are about, by their codes: beside these counts the overview must not say that all is

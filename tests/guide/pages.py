@@ -499,7 +499,10 @@ PAGES: dict[str, Page] = {
             **dict.fromkeys(FIRST_MINUTE, "tests/boot/test_first_minute.py types what they say"),
             "sudo apt install ./dist/netagent_0.1.0_amd64.deb": "tests/boot/test_package.py installs it with dpkg",
             "sudo python3 -m venv /opt/netagent": NEEDS_INTERNET,
-            "sudo /opt/netagent/bin/pip install .": NEEDS_INTERNET,
+            "sudo /opt/netagent/bin/pip install --require-hashes --requirement packaging/requirements.txt": (
+                NEEDS_INTERNET
+            ),
+            "sudo /opt/netagent/bin/pip install --no-deps .": NEEDS_INTERNET,
             "sudo ln -s /opt/netagent/bin/netagent /usr/local/bin/netagent": NEEDS_INTERNET,
             "sudo netagent install systemd": NO_SYSTEMD,
             "sudo systemctl enable --now netagent.service": NO_SYSTEMD,

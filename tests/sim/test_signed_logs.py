@@ -180,9 +180,11 @@ def test_an_old_host_among_signing_ones_hears_and_is_heard() -> None:
     cluster = ready(seed=5)
     old = cluster["n4"]
     old.identity = None
-    # It has never signed for those that are told of it only now.
+    old.disk.session_speakers.clear()  # its release knows of none
+    # It has never signed, nor had a session, for those that are told of it only now.
     for host in cluster.hosts.values():
         host.disk.signers.discard(old.node_id)
+        host.disk.session_speakers.discard(old.node_id)
         if host is not old:
             host.disk.logs.pop((CLUSTER_SCOPE, old.node_id), None)
         cluster.restart(host.name)

@@ -9,13 +9,13 @@ from fakes.registry import H1, H2, N1, Writer, host, network
 from netagent.datapath.direct.layout import DirectHost, DirectNetwork
 from netagent.datapath.host.uplink import Underlay
 from netagent.model.address.tunnel import tunnel_number
-from netagent.model.records import EncryptionRecord, Record, TunnelRecord
+from netagent.model.records import EncryptionRecord, EncryptionStage, Record, TunnelRecord
 from netagent.projection.direct_input import direct_input
 from netagent.registry.encryption import tunnel_address_of
 from netagent.registry.view import RegistryView
 
 HERE = Underlay("192.0.2.1", "eth0", 1500)
-IS_ON = EncryptionRecord(True, 1, 0, "root")
+IS_ON = EncryptionRecord(True, 1, 0, "root", H1, EncryptionStage.FENCED, True)
 
 
 def a_view(*records: Record, mtu_bytes: int = 1370) -> RegistryView:
@@ -24,6 +24,8 @@ def a_view(*records: Record, mtu_bytes: int = 1370) -> RegistryView:
     view = view.with_entries(mine.put(network(mtu_bytes=mtu_bytes)))
     for record in (host("h2", underlay="192.0.2.2"), *records):
         view = view.with_entries(theirs.put(record))
+        if record is IS_ON:
+            view = view.with_entries(mine.put(record))
     return view
 
 
