@@ -50,7 +50,7 @@ def keep_few() -> None:
         # First, because this needs CAP_SETPCAP, which the next step drops.
         empty_bounding_set()
     finally:
-        permitted = _permitted() & sum(1 << number for number in KEPT)
+        permitted = _held()[1] & sum(1 << number for number in KEPT)
         _set(effective=permitted & _AT_REST, permitted=permitted)
 
 
@@ -69,20 +69,22 @@ def drop_all() -> None:
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """Put the permitted capabilities into effect for the length of the block, which must not yield to other tasks."""
-    permitted = _permitted()
+    """Put the permitted capabilities into effect for the length of the block, which must not yield to other tasks.
+    Afterwards those are in effect that were before."""
+    effective, permitted = _held()
     _set(effective=permitted, permitted=permitted)
     try:
         yield
     finally:
-        _set(effective=permitted & _AT_REST, permitted=permitted)
+        _set(effective=effective, permitted=permitted)
 
 
-def _permitted() -> int:
+def _held() -> tuple[int, int]:
+    """Return the capabilities in effect, and those permitted."""
     data = ctypes.create_string_buffer(_SETS.size)
     _check(_libc.capget(_HEADER, data))
-    _, low, _, _, high, _ = _SETS.unpack(data.raw)
-    return int(high) << 32 | int(low)
+    effective, permitted, _, effective_high, permitted_high, _ = _SETS.unpack(data.raw)
+    return int(effective_high) << 32 | int(effective), int(permitted_high) << 32 | int(permitted)
 
 
 def _set(*, effective: int, permitted: int) -> None:

@@ -51,3 +51,16 @@ def test_what_cannot_be_given_up_is_reported_and_the_rest_is_given_up(run_dir: P
         "Operation not permitted",
         f"{kept:016x} {1 << capabilities.KILL:016x}",
     ]
+
+
+def test_what_was_in_effect_before_a_block_is_in_effect_after_it() -> None:
+    """In a process that never gave rights up, as this one, too."""
+
+    def in_effect() -> str:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(line for line in lines if line.startswith("CapEff"))
+
+    before = in_effect()
+    with capabilities.raised():
+        pass
+    assert in_effect() == before
