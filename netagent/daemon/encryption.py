@@ -21,8 +21,10 @@ import logging
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import IPv6Network, ip_address
 from operator import eq
 from typing import Final
 
@@ -34,7 +36,7 @@ from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.events.channel import event
 from netagent.events.kinds import EventKind
 from netagent.keys.ring_store import RingStore
-from netagent.model.address.tunnel import direct_prefixes, tunnel_cidr, tunnel_number
+from netagent.model.address.tunnel import direct_prefixes, is_tunnel_address, tunnel_cidr, tunnel_number
 from netagent.model.author import current_author
 from netagent.model.encryption_switch import next_record, waited_for
 from netagent.model.ids import HostId
@@ -73,6 +75,10 @@ APPLY_S: Final = 5.0
 """How long a step waits for firewall and datapath before it looks at newer records."""
 AGE_LOOK_S: Final = 2.0
 """How often the age of the key is looked at."""
+
+_UNIQUE_LOCAL: Final = IPv6Network("fc00::/7")
+"""Where the addresses of packets without VXLAN are. Hosts with underlay addresses of these lose some packets while a
+cluster changes over."""
 
 logger = logging.getLogger("netagent.encryption")
 
@@ -142,7 +148,9 @@ class Encryption:
     async def note_on(self) -> None:
         """Say that this host is fenced, if no record of its own says so: then nothing is sent in the clear before the
         cluster's records are here. FailedError when it can't be written."""
-        if stage_of(self._live.view, self._live.view.local) is not EncryptionStage.FENCED:
+        own = self._live.view.encryption_records.get(self._live.view.local)
+        # A host that was on the way off goes on there: its own record says so, and it signed that.
+        if own is None or (own.is_on and own.stage is not EncryptionStage.FENCED):
             # Counts less than the record of the host on which it was decided, which this one then repeats.
             await self._publisher.put(EncryptionRecord(True, 1, 0, "", stage=EncryptionStage.FENCED))
 
@@ -166,8 +174,9 @@ class Encryption:
                 hint="set keep_encryption = false on all hosts that have it, and restart their agents",
             )
         before, own = view.encryption, view.encryption_records.get(view.local)
-        revision = 1 if before is None else before.revision + 1
-        if revision > MAX_ENCRYPTION_REVISION:
+        # Of one revision "on" counts: a member that says the highest one can't keep a cluster in the clear.
+        revision = 1 if before is None else min(before.revision + 1, MAX_ENCRYPTION_REVISION)
+        if before is not None and revision <= before.revision and not is_on:
             raise RefusedError("encryption was turned on and off too often", code="too-many")
         decided = self._decision(revision, is_on=is_on)
         if own is not None:
@@ -366,10 +375,15 @@ class Encryption:
         version = 6 if ":" in self._underlay().address else 4
         peers = peers_of(view, version)
         if not is_settled:
+            ends = [(at, record) for _, at, record in tunnel_peers(view) if record.public_key in peers]
+            # What a host says is its address can be another's: it gets none inside the tunnel, and none of two hosts'.
+            claims = Counter(underlay for underlay, _ in ends)
             peers = {
-                record.public_key: _changing(peers[record.public_key], underlay)
-                for _, underlay, record in tunnel_peers(view)
-                if record.public_key in peers
+                record.public_key: _changing(
+                    peers[record.public_key],
+                    underlay if claims[underlay] == 1 and _is_outside(underlay) else None,
+                )
+                for underlay, record in ends
             }
         await self._endpoints.set_peers(peers, candidates_of(view, version))
         self._seen = seen
@@ -425,11 +439,18 @@ def _jitter() -> float:
     return random.uniform(0.9, 1.1)
 
 
-def _changing(peer: TunnelPeer, underlay: str) -> TunnelPeer:
+def _changing(peer: TunnelPeer, underlay: str | None) -> TunnelPeer:
     """Return the peer while the cluster changes over: its session is kept, and its packets may still have its
-    underlay address (netagent.registry.encryption.sends_from_tunnel)."""
-    prefix_length = 128 if ":" in underlay else 32
-    return replace(peer, keepalive_s=KEEPALIVE_S, allowed=(*peer.allowed, f"{underlay}/{prefix_length}"))
+    underlay address (netagent.registry.encryption.sends_from_tunnel). None: it has none that can be its own."""
+    kept = replace(peer, keepalive_s=KEEPALIVE_S)
+    if underlay is None:
+        return kept
+    return replace(kept, allowed=(*peer.allowed, f"{underlay}/{128 if ':' in underlay else 32}"))
+
+
+def _is_outside(underlay: str) -> bool:
+    """True unless packets to this address could be another host's, in the tunnel (netagent.datapath.direct)."""
+    return not is_tunnel_address(underlay) and ip_address(underlay) not in _UNIQUE_LOCAL
 
 
 def peers_of(view: RegistryView, version: int) -> dict[bytes, TunnelPeer]:

@@ -300,7 +300,7 @@ _INET_CHAINS: Final = """
 		accept
 	}
 	chain forward {
-		type filter hook forward priority filter - 5; policy accept;
+		type filter hook forward priority filter - 5; policy accept;$TUNNEL_APART
 		iifname "na-*" ct state new jump counted
 		iifname "na-*" oifname "na-*" goto within
 		th dport $KEPT jump kept
@@ -502,6 +502,12 @@ def _tunnel_rules(ruleset: Ruleset) -> dict[str, str]:
         "$TUNNELLED4": (bool(device), f'iifname "{device}" ip saddr @members4 accept'),
         "$TUNNELLED6": (bool(device), f'iifname "{device}" ip6 saddr @members6 accept'),
         "$TUNNEL_ONLY": (bool(device), f'iifname "{device}" counter name strangers drop'),
+        # Nothing is routed by way of the tunnel: a member would reach what this host reaches, and a packet that no
+        # program took back (netagent.datapath.direct) would leave in the clear.
+        "$TUNNEL_APART": (
+            bool(device),
+            f'iifname "{device}" counter name strangers drop\n\t\toifname "{device}" counter name strangers drop',
+        ),
     }
     return {word: f"\n\t\t{rule}" if is_wanted else "" for word, (is_wanted, rule) in rules.items()}
 

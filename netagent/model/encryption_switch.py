@@ -13,8 +13,9 @@ hosts are never more than one stage apart, in either direction, and what neighbo
 by both. Nothing coordinates this but the records: any host may stop and return at any moment, and a decision that is
 revoked half way leads back by the same steps.
 
-A host whose agent is away is not waited for. If it finds the others two stages or more ahead, it follows at once:
-what it sent meanwhile was dropped, or had no way.
+A host whose agent is away is not waited for. If it finds the others two stages or more ahead on the way on, it
+follows at once: what it sent meanwhile was dropped, or had no way. On the way off it goes by every stage, or a host
+that lies about its own could lead others past those that still encrypt.
 
 A host that keeps encryption stays behind its fence whatever is decided. So the others, which wait for it, go on to
 send by the tunnel alone as long as its agent answers.
@@ -70,7 +71,7 @@ def next_record(
         if one is not None and one.decision == decision.decision and one.is_reached
     ]
     farthest = max(reached, key=lambda stage: step * stage, default=own.stage)
-    if own.stage != decision.target and step * (farthest - own.stage) > 1:
+    if own.is_on and own.stage != decision.target and step * (farthest - own.stage) > 1:
         return replace(own, stage=farthest, is_reached=False)
     if own.is_reached and own.stage != decision.target and not waited_for(own, others):
         return replace(own, stage=EncryptionStage(own.stage + step), is_reached=False)

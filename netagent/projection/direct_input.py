@@ -37,9 +37,10 @@ def direct_input(
         number=tunnel_number(view.local, own_salt(view)),
         tunnel=tunnel,
         networks={
-            vxlan_name(one.record.vni): DirectNetwork(one.record.vni, _common(one))
+            vxlan_name(one.record.vni): DirectNetwork(
+                one.record.vni, _common(one), one.record.mtu_bytes + _HEADER_BYTES <= inside.mtu_bytes
+            )
             for one in networks
-            if one.record.mtu_bytes + _HEADER_BYTES <= inside.mtu_bytes
         },
         hosts=hosts,
     )

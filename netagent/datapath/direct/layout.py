@@ -37,9 +37,9 @@ HEAD_BYTES: Final = 6
 COMMON_BYTES: Final = 12
 """The 96 bits."""
 MOST_NETWORKS: Final = 4096
-"""Bound of networks whose segments go without VXLAN; beyond it: those of further ones go by VXLAN."""
+"""Bound of networks whose segments go without VXLAN; beyond it: others send this host none."""
 MOST_MACS: Final = 65_536
-"""Bound of other hosts' containers to which segments go without VXLAN; beyond it: VXLAN for further ones."""
+"""Bound of other hosts' containers to which segments go without VXLAN; beyond it: others send this host none."""
 
 _NEAR: Final = struct.Struct("=I6s2xI12s")
 NEAR_VNI, NEAR_HEAD, NEAR_TUNNEL, NEAR_COMMON = 0, 4, 12, 16
@@ -63,6 +63,9 @@ class DirectNetwork:
     vni: int
     common: bytes
     """The first 96 bits of its IPv6 addresses; of a network without IPv6, zeros."""
+    fits: bool = True
+    """Whether this host's tunnel carries its packets whole. If not, this host sends none without VXLAN, and takes
+    those of hosts whose tunnel does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,9 @@ class DirectPath:
         self._maps: dict[str, Map] = {}
         self._loaded: dict[str, Program] = {}
         self._held: dict[str, dict[bytes, bytes]] = {NEAR.name: {}, INWARD.name: {}}
+        self._without_place: set[tuple[str, bytes]] = set()
+        """Keys that a table, by name, had no room for. What has none is dropped when it arrives without VXLAN, so
+        others are told to send none."""
         self._is_gone = False
         """Whether nothing of ours is at any device."""
         self.takes = False
@@ -163,16 +166,18 @@ class DirectPath:
             },
         )
         self._attach(IN_NAME, tunnel, Side.INGRESS)
-        self.takes = True
+        self.takes = not self._without_place
         self._set(
             NEAR.name,
             {
                 layout.pack_number(index): layout.pack_near(one.vni, wanted.number, tunnel, one.common)
                 for index, one in here.items()
+                if one.fits
             },
         )
-        for index in here:
-            self._attach(OUT_NAME, index, Side.EGRESS)
+        for index, one in here.items():
+            if one.fits:
+                self._attach(OUT_NAME, index, Side.EGRESS)
 
     def _set_far(self, wanted: DirectInput, state: KernelState, touched: Set[EntryKey] | None) -> None:
         far = self._maps[FAR.name]
@@ -185,25 +190,45 @@ class DirectPath:
             key = layout.pack_far_key(network.vni, mac)
             host = wanted.hosts.get(address) if address is not None else None
             if host is None:
-                far.delete(key)
+                self._delete(FAR.name, key)
             else:
-                _put(far, key, layout.pack_far(network.vni, host))
+                self._put(FAR.name, key, layout.pack_far(network.vni, host))
                 right.add(key)
         if touched is None:
             for read, _values in list(far.batches(256)):
                 for key in read:
                     if key not in right:
                         far.delete(key)
+            self._without_place = {
+                one for one in self._without_place if one[0] != FAR.name or one[1] in right
+            }
 
     def _set(self, name: str, elements: Mapping[bytes, bytes]) -> None:
         held = self._held[name]
         for key in held.keys() - elements.keys():
-            self._maps[name].delete(key)
+            self._delete(name, key)
             del held[key]
         for key, value in elements.items():
             if held.get(key) != value:
-                _put(self._maps[name], key, value)
+                self._put(name, key, value)
                 held[key] = value
+
+    def _put(self, name: str, key: bytes, value: bytes) -> None:
+        """Set an element, unless the table is full."""
+        try:
+            self._maps[name].update(key, value)
+        except OSError as error:
+            if error.errno != errno.E2BIG:
+                raise
+            self._maps[name].delete(key)
+            self._without_place.add((name, key))
+            _limited.warning(name, f"the encrypted tunnel: the table {name} is full, so TCP goes by VXLAN")
+        else:
+            self._without_place.discard((name, key))
+
+    def _delete(self, name: str, key: bytes) -> None:
+        self._maps[name].delete(key)
+        self._without_place.discard((name, key))
 
     # -- programs --------------------------------------------------------------------------------------------
 
@@ -219,7 +244,7 @@ class DirectPath:
                 loaded[name] = programs.load(Kind.SCHED_CLS, name, instructions.assemble(descriptors))
                 undo.callback(os.close, loaded[name].fd)
             undo.pop_all()
-        self._maps, self._loaded = made, loaded
+        self._maps, self._loaded, self._without_place = made, loaded, set()
         self._held = {NEAR.name: {}, INWARD.name: {}}
 
     def _attach(self, name: str, index: int, side: Side) -> None:
@@ -248,17 +273,6 @@ class DirectPath:
                 hooks.detach(index, Side.EGRESS, number)
         self.close()
         self.takes, self._is_gone = False, True
-
-
-def _put(table: Map, key: bytes, value: bytes) -> None:
-    """Set an element, unless the table is full: what has none goes by VXLAN."""
-    try:
-        table.update(key, value)
-    except OSError as error:
-        if error.errno != errno.E2BIG:
-            raise
-        table.delete(key)
-        _limited.warning(table.shape.name, f"the encrypted tunnel: the table {table.shape.name} is full")
 
 
 def _index_of(name: str) -> int | None:

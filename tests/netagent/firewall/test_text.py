@@ -95,6 +95,17 @@ def test_a_host_with_a_tunnel_that_is_not_fenced_yet_takes_vxlan_by_both_ways_an
     ]
 
 
+def test_nothing_is_routed_by_way_of_the_tunnel() -> None:
+    """A member would reach what this host reaches."""
+    found = dict(chains(FirewallInput(vxlan_port=4799, tunnel="nx-tunnel"), "inet"))
+    assert found["forward"][1:3] == [
+        'iifname "nx-tunnel" counter name strangers drop',
+        'oifname "nx-tunnel" counter name strangers drop',
+    ]
+    in_the_clear = dict(chains(FirewallInput(vxlan_port=4799), "inet"))
+    assert not any("nx-tunnel" in rule for rule in in_the_clear["forward"])
+
+
 def test_vxlan_of_a_cluster_that_encrypts_passes_the_tunnel_alone() -> None:
     found = dict(chains(FirewallInput(vxlan_port=4799, tunnel="nx-tunnel", is_fenced=True), "inet"))
     assert found["input"][1:4] == [

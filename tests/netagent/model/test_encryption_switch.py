@@ -16,6 +16,20 @@ HOSTS = tuple(HostId(f"{number:032x}") for number in range(1, 5))
 ON = EncryptionRecord(True, 1, 0, "root", HOSTS[0])
 
 
+def test_no_host_leads_another_past_one_that_keeps_encryption() -> None:
+    """A host that says that it is in the clear already may lie."""
+    off = dataclasses.replace(ON, is_on=False, revision=2, stage=EncryptionStage.CLEAR, is_reached=True)
+    own = dataclasses.replace(off, stage=EncryptionStage.FENCED)
+    keeping = dataclasses.replace(off, stage=EncryptionStage.FENCED)
+    following = next_record(own, off, {HOSTS[1]: off, HOSTS[2]: keeping})
+    assert following is not None
+    assert following.stage is EncryptionStage.SENDING
+    there = dataclasses.replace(following, is_reached=True)
+    assert next_record(there, off, {HOSTS[1]: off, HOSTS[2]: keeping}) is None, (
+        "it waits for the one that keeps"
+    )
+
+
 class Switching:
     """Hosts with their records, and what each has heard of the others', which arrives late and in any order."""
 
