@@ -376,7 +376,7 @@ class Encryption:
         peers = peers_of(view, version)
         if not is_settled:
             ends = [(at, record) for _, at, record in tunnel_peers(view) if record.public_key in peers]
-            # What a host says is its address can be another's: it gets none inside the tunnel, and none of two hosts'.
+            # The address that a host names can be another's: none inside the tunnel counts, and none of two hosts.
             claims = Counter(underlay for underlay, _ in ends)
             peers = {
                 record.public_key: _changing(
