@@ -369,7 +369,7 @@ FORGOTTEN = Fault(
     forgotten,
     (("h1", "members"), ("h3", "status")),
     thing="c3 lost its address and is fenced",
-    cause="the cluster evicted this host while it was away",
+    cause="was revoked, on h1, and was invited again",
     cure="`netagent attach` them again, or restart their containers",
     about="h3",
     may_say=frozenset({"other-warnings", "forgotten"}),
