@@ -331,8 +331,8 @@ def two_replicas(reader: Reader) -> None:
         reader.serves(host, f"web-{host[1:]}", 80, "--service", "web")
 
 
-CONNECTED = "exec 3<>/dev/tcp/$(getent ahostsv4 web | sed 's/ .*//;q')/80 && { sleep 60 >/dev/null 2>&1 & }"
-"""A connection that stays open."""
+CONNECTED = "exec 3<>/dev/tcp/$(getent ahostsv4 web | sed 's/ .*//;q')/80 && { sleep 20 >/dev/null 2>&1 & }"
+"""A connection that stays open for a while. Either replica may have it, and the one that is drained for 30 s too."""
 
 # -- service-records.md --------------------------------------------------------------------------------------------
 
