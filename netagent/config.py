@@ -270,7 +270,7 @@ KEYS: tuple[ConfigKey, ...] = (
         "keep_encryption",
         kind.boolean,
         False,
-        "once this host sends encrypted packets alone, do not follow `netagent encrypt off`, whoever typed it; while "
+        "once this host sends encrypted packets alone, do not follow `netagent encrypt off` of any host; while "
         "this host's agent answers, the others go on to encrypt, too",
     ),
     ConfigKey(

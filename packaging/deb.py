@@ -9,7 +9,7 @@ written beside it as well. The script needs git, python3-venv and dpkg-deb but n
 the machine.
 
 The same checkout gives the same package, byte for byte, on every machine with the same architecture, Python and dpkg:
-whoever has a package can build it and compare. All times in it are that of the checkout's commit, or
+a person who has a package can build it and compare. All times in it are that of the checkout's commit, or
 SOURCE_DATE_EPOCH, without which a folder that is no checkout of git can't be built.
 """
 

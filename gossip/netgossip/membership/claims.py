@@ -6,7 +6,7 @@ the cluster's label and the claim. It travels with the claim through all relays:
 every memberlist relays; that of a leave in a field of ours, which those without proofs skip and do not relay.
 
 A node that has never shown a proof is believed without, as nodes of earlier releases and plain memberlists are. Once
-it has, it never is again. Where the application requires proofs, nobody is believed without.
+it has, it never is again. Where the application requires proofs, no node is believed without.
 
 Accusations need no proof: any member may suspect, and the accused refutes. But an accuser cannot say how far the
 accused has counted: an accusation counts as one at the incarnation that is held.
