@@ -70,6 +70,12 @@ CATCH_UP_S = 15.0
 yet of the revocation of the host that asks."""
 MAX_RETURN_S = 60.0
 """Longest pause between two of those: after a partition heals, the hosts of both sides hear each other within it."""
+MAX_ALONE_S = 5.0
+"""Longest pause while this host hears no other: it has nothing else to do, and may have been revoked meanwhile, which
+it learns by this alone once the others have dropped its key."""
+ASKED_AT_ONCE = 3
+"""Hosts that are asked for their keys at the same time; beyond it: others are asked the next time. Some of those that
+are away may have no power, and cost 10 s each."""
 OPENED_LIMIT = 64
 """Bound of sealed keys tried in one step; beyond it: further ones wait for the next. A member may write thousands."""
 OPENED_OF_ONE = 4
@@ -530,17 +536,33 @@ class RingKeeper:
             if not hosts:
                 pause_s = RETURN_S
                 continue
-            done = await self._return_to(rng.choice(hosts))
-            pause_s = RETURN_S if done else min(2 * pause_s, MAX_RETURN_S)
+            done = await self._return_to_any(rng.sample(hosts, min(len(hosts), ASKED_AT_ONCE)))
+            longest_s = MAX_ALONE_S if self._is_alone() else MAX_RETURN_S
+            pause_s = RETURN_S if done else min(2 * pause_s, longest_s)
+
+    def _is_alone(self) -> bool:
+        """True while this host hears no other that counts."""
+        view = self.live.view
+        return not any(host.is_live for host in others(view, self._excluded(view)))
+
+    async def _return_to_any(self, hosts: Sequence[HostId]) -> bool:
+        """Ask hosts at the same time. True: one of them and this host know each other's keys now."""
+        done: list[bool] = []
+
+        async def ask(host_id: HostId) -> None:
+            done.append(await self._return_to(host_id))
+
+        async with trio.open_nursery() as nursery:
+            for one in hosts:
+                nursery.start_soon(ask, one)
+        return any(done)
 
     def _out_of_touch(self) -> list[HostId]:
         view = self.live.view
         excluded = self._excluded(view)
-        hosts = list(others(view, excluded))
-        is_alone = not any(host.is_live for host in hosts)
-        primary = self.store.ring[0]
+        is_alone, primary = self._is_alone(), self.store.ring[0]
         found = []
-        for host in hosts:
+        for host in others(view, excluded):
             record = ring_record(view, host.host_id)
             # A host that has our key hears us: if it is away, then for another reason. One that has it on standby
             # does not seal with it: we do not hear that one.
@@ -557,15 +579,13 @@ class RingKeeper:
         address = self.record_address(host_id)
         if address is None:
             return False
-        view = self.live.view
-        is_alone = not any(host.is_live for host in others(view, self._excluded(view)))
         conversation = ReturnerConversation(
             self.identity,
             bytes.fromhex(self.store.keys.cluster_id),
             os.urandom,
             is_member=self.is_known,
             # One that is alone takes up the others' key at once. Its own, of yesterday, is of no use to others.
-            ring=() if is_alone else self.store.numbered,
+            ring=() if self._is_alone() else self.store.numbered,
         )
         try:
             peer = await return_to(address, conversation)

@@ -11,6 +11,7 @@ from fakes.agent_host import AgentHost, Fabric
 from fakes.virtual import virtual
 
 from netagent.errors import FailedError, RefusedError
+from netagent.keys import controller
 from netagent.keys.controller import CATCH_UP_S, LOOK_S, RETIRE_S, RingKeeper
 from netagent.keys.picture import ring_record
 from netagent.keys.ring_store import RingStore
@@ -27,8 +28,10 @@ from netagent.model.ring_key import (
 )
 from netagent.registry.view import RegistryView, compromised_keys
 from netagent.state_dir import ClusterKeys
+from netgossip.join.driver import EntryError
 from netgossip.join.identity import Identity
 from netgossip.join.readmission import NumberedKey, PeerRing
+from netgossip.types import Address
 
 EVERY_S = 600.0
 
@@ -51,6 +54,7 @@ class Ringed:
         self.every_s = 0.0
         self.compromised: frozenset[KeyId] = frozenset()
         self.refusals: list[str] = []
+        self.addresses: dict[HostId, Address] = {}
         self.store = RingStore(self.disk, self.save, lambda: 1_700_000_000 + trio.current_time())
         self.keeper = RingKeeper(
             live=host.live,
@@ -58,7 +62,7 @@ class Ringed:
             store=self.store,
             identity=OwnIdentity(host.host_id),
             is_signer=lambda _host: True,
-            record_address=lambda _host: None,
+            record_address=self.addresses.get,
             rotate_every_s=lambda: self.every_s,
             refused=self.refusals.append,
             compromised=self._compromised,
@@ -325,6 +329,34 @@ async def test_a_removed_key_goes_from_all_hosts_and_from_those_that_were_away()
         await until(lambda: all(len(one.store.ring) == 1 for one in hosts[:2]), 2 * RETIRE_S)
         fabric.heal()
         await until(lambda: hosts[2].store.key_of(installed) is None, 3 * RETIRE_S)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_host_that_is_alone_for_long_is_told_that_it_was_revoked_soon_after_the_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    healed = trio.Event()
+
+    async def ask(address: Address, _conversation: object) -> PeerRing:
+        """h2 has no power; h1 answers after the cut."""
+        if healed.is_set() and address == ("192.0.2.1", 7957):
+            raise EntryError("you were revoked", final=True)
+        await trio.sleep(10)
+        raise EntryError("did not answer within 10 s", final=False)
+
+    monkeypatch.setattr(controller, "return_to", ask)
+    async with trio.open_nursery() as nursery:
+        fabric, hosts = await ringed(nursery)
+        for number, one in enumerate(hosts, 1):
+            hosts[2].addresses[one.host.host_id] = (f"192.0.2.{number}", 7957)
+        fabric.cut(fabric.hosts[2:], fabric.hosts[:2])
+        for length_s in (40, 200, 1000):
+            await trio.sleep(length_s)
+            hosts[2].refusals.clear()
+            healed.set()
+            await until(lambda: "you were revoked" in hosts[2].refusals, 20)
+            healed = trio.Event()
         nursery.cancel_scope.cancel()
 
 
