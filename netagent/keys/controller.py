@@ -71,11 +71,11 @@ yet of the revocation of the host that asks."""
 MAX_RETURN_S = 60.0
 """Longest pause between two of those: after a partition heals, the hosts of both sides hear each other within it."""
 MAX_ALONE_S = 5.0
-"""Longest pause while this host hears no other: it has nothing else to do, and may have been revoked meanwhile, which
-it learns by this alone once the others have dropped its key."""
+"""Longest pause while this host hears no other. It may have been revoked meanwhile; once the others have dropped its
+key, only a return tells it so."""
 ASKED_AT_ONCE = 3
-"""Hosts that are asked for their keys at the same time; beyond it: others are asked the next time. Some of those that
-are away may have no power, and cost 10 s each."""
+"""Hosts that are asked for their keys at the same time; beyond it: others are asked the next time. One that has no
+power holds the next question up by 10 s."""
 OPENED_LIMIT = 64
 """Bound of sealed keys tried in one step; beyond it: further ones wait for the next. A member may write thousands."""
 OPENED_OF_ONE = 4
