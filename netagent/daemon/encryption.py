@@ -31,6 +31,7 @@ from typing import Final
 import trio
 
 from netagent.daemon.tunnel_endpoints import TunnelEndpoints
+from netagent.datapath.direct.path import takes_at
 from netagent.datapath.host.uplink import Underlay, version_of
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.events.channel import event
@@ -50,6 +51,7 @@ from netagent.registry.encryption import (
     own_salt,
     stage_of,
     tunnel_address_of,
+    tunnel_of,
     tunnel_peers,
 )
 from netagent.registry.publish import Publisher
@@ -99,7 +101,7 @@ class TunnelStatus:
 
 class Encryption:
     """One task: `run`. `underlay`: this host's present one. `takes_direct`: whether this host takes segments without
-    VXLAN."""
+    VXLAN; None: not known yet, since the agent has just started."""
 
     def __init__(
         self,
@@ -114,7 +116,7 @@ class Encryption:
         keeps: bool,
         underlay: Callable[[], Underlay],
         rotate_every_s: Callable[[], float],
-        takes_direct: Callable[[], bool],
+        takes_direct: Callable[[], bool | None],
     ) -> None:
         self._live = live
         self._publisher = publisher
@@ -370,7 +372,7 @@ class Encryption:
             return
         private_key = await self._bring_up(view)
         # Only now: what others send here from then on must find the device.
-        record = TunnelRecord(public_key_of(private_key), self._port, own_salt(view), self._takes_direct())
+        record = TunnelRecord(public_key_of(private_key), self._port, own_salt(view), await self._takes(view))
         await self._publish(view, record)
         version = 6 if ":" in self._underlay().address else 4
         peers = peers_of(view, version)
@@ -428,6 +430,17 @@ class Encryption:
         inside = vxlan_underlay(view, self._underlay(), encrypted=True)
         await self._device.ensure(private_key, self._port, [tunnel_cidr(inside.address)], inside.mtu_bytes)
         return private_key
+
+    async def _takes(self, view: RegistryView) -> bool:
+        """Return whether this host takes segments without VXLAN. Between a start and the first look at the programs
+        the last word stands, as long as the program is there: a change of it would move all streams twice."""
+        takes = self._takes_direct()
+        if takes is not None:
+            return takes
+        own = tunnel_of(view, view.local)
+        if own is None or not own.takes_direct:
+            return False
+        return await trio.to_thread.run_sync(takes_at, self._device.name)
 
     async def _publish(self, view: RegistryView, record: TunnelRecord) -> None:
         if record not in view.records_of(view.local, CLUSTER_SCOPE):

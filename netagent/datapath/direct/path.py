@@ -67,8 +67,9 @@ class DirectPath:
         others are told to send none."""
         self._is_gone = False
         """Whether nothing of ours is at any device."""
-        self.takes = False
-        """Whether what arrives without VXLAN is taken."""
+        self.takes: bool | None = None
+        """Whether what arrives without VXLAN is taken; None: not known before the first look, an earlier agent's
+        program may be there (`takes_at`)."""
         self.trouble = ""
         """Why segments go by VXLAN; empty: they do not, or nothing is wanted."""
         self._task = PeriodicTask(LOOK_S)
@@ -280,6 +281,15 @@ def _index_of(name: str) -> int | None:
         return socket.if_nametoindex(name)
     except OSError:
         return None
+
+
+def takes_at(tunnel: str) -> bool:
+    """True if a program of an earlier agent takes what arrives without VXLAN by this device. Blocks."""
+    index = _index_of(tunnel)
+    try:
+        return index is not None and bool(_ours_at(index, Side.INGRESS, IN_NAME))
+    except OSError:
+        return False  # no such hooks here, so no program either
 
 
 def _ours_at(index: int, side: Side, name: str) -> list[int]:

@@ -16,6 +16,7 @@ from netagent.daemon.encryption import Encryption
 from netagent.datapath.host.uplink import Underlay
 from netagent.errors import FailedError
 from netagent.model.records import EncryptionRecord, EncryptionStage, Record, TunnelRecord
+from netagent.registry.encryption import tunnel_of
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.state_store import Snapshot
 from netagent.registry.view import RegistryView
@@ -32,7 +33,7 @@ ENCRYPTS = EncryptionRecord(True, 1, 0, "", stage=EncryptionStage.FENCED, is_rea
 class Device:
     """Notes each key that it gets, in `log`."""
 
-    backend, trouble = "wireguard-go", ""
+    backend, trouble, name = "wireguard-go", "", "nx-tunnel"
 
     def __init__(self, log: list[tuple[str, bytes]]) -> None:
         self.log = log
@@ -90,8 +91,9 @@ class Setting:
             keeps=False,
             underlay=lambda: Underlay(address="192.0.2.1", device="eth0", mtu_bytes=1500),
             rotate_every_s=lambda: DAY_S,
-            takes_direct=lambda: False,
+            takes_direct=lambda: self.takes,
         )
+        self.takes: bool | None = False
 
     async def put(self, record: Record) -> None:
         self.view = self.view.with_entries(self.writers[H1].put(record))
@@ -109,6 +111,11 @@ class Setting:
     async def step(self) -> None:
         await self.part._rotate_if_due(self.view)
         await self.part._step(Snapshot(1, self.view, LocalRows(), {}))
+
+    def says_it_takes(self) -> bool:
+        record = tunnel_of(self.view, H1)
+        assert record is not None
+        return record.takes_direct
 
 
 @pytest.fixture
@@ -171,3 +178,37 @@ async def test_a_key_of_the_future_is_old(setting: Setting) -> None:
     setting.age(-5 * DAY_S)
     await setting.step()
     assert len(setting.log) == 4
+
+
+@virtual
+async def test_after_a_start_the_last_word_on_segments_stands_while_their_program_is_there(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting.be(MemberState.ALIVE)
+    setting.takes = None
+    asked: list[str] = []
+    is_there = True
+
+    def takes_at(name: str) -> bool:
+        asked.append(name)
+        return is_there
+
+    monkeypatch.setattr("netagent.daemon.encryption.takes_at", takes_at)
+    await setting.step()
+    assert not setting.says_it_takes()
+    assert not asked, "it never said so"
+    setting.takes = True
+    await setting.step()
+    assert setting.says_it_takes()
+    setting.takes = None
+    await setting.step()
+    assert setting.says_it_takes()
+    assert asked == [setting.device.name]
+    setting.takes = False
+    await setting.step()
+    assert not setting.says_it_takes()
+    setting.takes = True
+    await setting.step()
+    setting.takes, is_there = None, False
+    await setting.step()
+    assert not setting.says_it_takes(), "the machine has started anew"
