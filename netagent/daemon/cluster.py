@@ -69,10 +69,10 @@ from netagent.membership.host_record import HostRecordKeeper, host_record
 from netagent.membership.refusal import RefusedHosts
 from netagent.membership.restore import RestoredState, restore
 from netagent.membership.signed_members import SignedMembers
+from netagent.model.address.tunnel import WIREGUARD_BYTES
 from netagent.model.ids import ClusterId, HostId, bridge_name
-from netagent.projection.datapath_input import vxlan_underlay
 from netagent.projection.firewall_input import limits_of
-from netagent.registry.encryption import is_encryption_on
+from netagent.registry.encryption import is_encrypted, is_encryption_on
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
 from netagent.rpc.handlers import RpcHandlers
@@ -468,6 +468,7 @@ class Cluster:
         return None if self.gossip.refused is None else self.gossip.refused.writer
 
     def _surroundings(self, view: RegistryView) -> NetworkConstraints:
+        taken = WIREGUARD_BYTES if is_encryption_on(view) or is_encrypted(view) else 0
         return NetworkConstraints(
             cluster_id=self._cluster_id,
             pools=self.config.address_pools,
@@ -478,9 +479,8 @@ class Cluster:
                 if host.record is not None and host.agent is not AgentState.LEFT
             ),
             underlay=self.underlay.address,
-            underlay_mtu_bytes=vxlan_underlay(
-                view, self.underlay, encrypted=is_encryption_on(view) or None
-            ).mtu_bytes,
+            underlay_mtu_bytes=self.underlay.mtu_bytes - taken,
+            tunnel_bytes=WIREGUARD_BYTES - taken,
             ranges=view.range_records,
         )
 

@@ -47,6 +47,9 @@ class NetworkConstraints:
     hosts: tuple[HostRecord, ...]
     underlay: str
     underlay_mtu_bytes: int
+    """What one packet outside VXLAN may have now, in the clear or in the tunnel."""
+    tunnel_bytes: int
+    """What the tunnel will take of it, once the cluster encrypts; 0 where it does."""
     ranges: tuple[ServiceRangeRecord, ...] = ()
     """Also those that are not in force: they may be again."""
 
@@ -249,7 +252,8 @@ def _mtu(request: NetworkRequest, around: NetworkConstraints) -> int:
     overhead = OVERHEAD_IPV6_BYTES if ":" in around.underlay else OVERHEAD_IPV4_BYTES
     fits = around.underlay_mtu_bytes - overhead
     if request.mtu_bytes is None:
-        return fits
+        # The MTU of a network is for ever, and any cluster may encrypt one day. IPv6 needs its least size even so.
+        return max(fits - around.tunnel_bytes, min(fits, MIN_IPV6_MTU_BYTES))
     if not MIN_MTU_BYTES <= request.mtu_bytes <= MAX_MTU_BYTES:
         raise InputError(
             f"an MTU of {request.mtu_bytes} bytes is not possible",

@@ -51,7 +51,7 @@ class NetworkCreateCommand(
         "--mtu",
         type=int,
         metavar="BYTES",
-        help="default: what fits the paths between hosts",
+        help="default: what fits this host's network, less 80 for encryption",
         bounds=(576, 65535),
     )
     internal: bool = switch("--internal", help="containers cannot reach anything outside the network")

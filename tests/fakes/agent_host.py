@@ -404,6 +404,7 @@ class AgentHost:
             hosts=(),
             underlay="192.0.2.1",
             underlay_mtu_bytes=1500,
+            tunnel_bytes=80,
             ranges=view.range_records,
         )
 

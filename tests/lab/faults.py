@@ -285,8 +285,8 @@ ALWAYS = (
         partial(underlay, breaking=lambda cluster: cluster.lab.shrink("h2", 1300)),
         (("h1", "status"), ("h1", "ping c1 c2")),
         thing="the path to h2 carries packets of at most 1250 bytes",
-        cause="but a network sends up to 1450",
-        cure="let packets of 1500 bytes pass between 192.0.2.1 and 192.0.2.2",
+        cause="but a network sends up to 1370",
+        cure="let packets of 1420 bytes pass between 192.0.2.1 and 192.0.2.2",
         may_say=DEGRADED,
     ),
     Fault(
@@ -441,9 +441,9 @@ SOMETIMES = (
             commands, host="h2", breaking="ip link set eth0 mtu 1300", mending="ip link set eth0 mtu 1500"
         ),
         (("h1", "status"), ("h2", "doctor")),
-        thing="network app has an MTU of 1450",
+        thing="network app has an MTU of 1370",
         cause="but eth0 carries at most 1250",
-        cure="ip link set eth0 mtu 1500",
+        cure="ip link set eth0 mtu 1420",
         may_say=DEGRADED | {"mtu"},
     ),
     Fault(

@@ -22,7 +22,7 @@ from netlab.topology import of_hosts
 pytestmark = pytest.mark.lab
 
 BULK = str(Path(__file__).with_name("bulk.py"))
-MTU_BYTES = 1500 - 70
+MTU_BYTES = 1500 - 70 - 80
 """Ethernet 14, VXLAN 8, UDP 8 and IPv6 40 around each packet."""
 
 
@@ -128,11 +128,11 @@ def status_tells_of_ipv6(six: Cluster) -> None:
     assert member(six, "h2")["path_mtu_bytes"] == MTU_BYTES
     assert six.netagent("h1", "status")["host"]["address"] == "2001:db8::1"
     # A path that carries less: known, reported with its size and with what the cable must carry, and TCP fits in.
-    six.lab.shrink("h2", 1450)
+    six.lab.shrink("h2", 1400)
     six.wait(lambda: member(six, "h2")["path"] == "degraded", 20.0, "a smaller cable goes unnoticed")
-    assert member(six, "h2")["path_mtu_bytes"] == 1450 - 70
+    assert member(six, "h2")["path_mtu_bytes"] == 1400 - 70
     (warning,) = [one for one in warned(six) if one["code"] == "path-degraded"]
-    assert "packets of 1500 bytes pass between 2001:db8::1 and 2001:db8::2" in warning["cure"]
+    assert "packets of 1420 bytes pass between 2001:db8::1 and 2001:db8::2" in warning["cure"]
 
     def agreed_bytes(address: str) -> int:
         """0 where nothing passes: the firewall hears of the path a moment after who asks how it is."""
@@ -141,7 +141,7 @@ def status_tells_of_ipv6(six: Cluster) -> None:
         return int(moved["mss_bytes"]) if moved["moved"] == 2_000_000 else 0
 
     for address in six.answers("one", "two"):
-        fitting = 1450 - 70 - (60 if ":" in address else 40) - 12
+        fitting = 1400 - 70 - (60 if ":" in address else 40) - 12
         six.wait(lambda: agreed_bytes(address) == fitting, 15.0, "TCP does not fit in")
     six.lab.heal()
     six.wait(lambda: member(six, "h2")["path"] == "ok", 30.0, "the whole cable goes unnoticed")

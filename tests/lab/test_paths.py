@@ -108,7 +108,7 @@ def test_scenario_05_a_large_transfer_passes_a_path_of_1400_bytes(app: Cluster) 
     assert app.inside("c1", *large).status != 0, "what is larger is lost in silence"
     assert_tcp_passes(app, size)
     (notice,) = [one for one in app.netagent("h1", "status")["warnings"] if one["code"] == "path-degraded"]
-    assert "1350 bytes, but a network sends up to 1450" in notice["message"]
+    assert "1350 bytes, but a network sends up to 1370" in notice["message"]
     assert app.netagent("h1", "status")["paths"] == {"degraded": 1}
 
     # A new agent goes on with what the last one knew.
@@ -123,7 +123,7 @@ def test_scenario_05_a_large_transfer_passes_a_path_of_1400_bytes(app: Cluster) 
     app.lab.heal()
     app.wait(lambda: path(app, "h1")["path"] == path(app, "h2")["path"] == "ok", CLEARED_S, "it stays small")
     app.wait(
-        lambda: move(app, "c1", address)["mss_bytes"] == 1450 - 40 - 12, 5.0, "TCP has not all of it again"
+        lambda: move(app, "c1", address)["mss_bytes"] == 1370 - 40 - 12, 5.0, "TCP has not all of it again"
     )
 
 
@@ -136,7 +136,7 @@ def test_scenario_06_a_middlebox_drops_what_is_above_700_bytes(app: Cluster) -> 
     said = app.try_netagent("h1", "ping", "c1", "c2")
     assert said.status == 1
     assert (
-        "those of 1450 bytes are lost: degraded, packets of up to 650 bytes pass (lost at: path)"
+        "those of 1370 bytes are lost: degraded, packets of up to 650 bytes pass (lost at: path)"
         in said.stdout
     )
     assert_tcp_passes(app, size)
@@ -156,7 +156,7 @@ def test_ping_says_where_packets_stay(app: Cluster) -> None:
     assert app.try_netagent("h1", "ping", "c1", "c2").status == 0
     found = app.netagent("h1", "ping", "c1", "c2", "--trace")
     assert sorted({one["address"] for one in found["results"]}) == app.answers("c1", "c2")
-    assert sorted({one["size_bytes"] for one in found["results"]}) == [84, 1450]
+    assert sorted({one["size_bytes"] for one in found["results"]}) == [84, 1370]
     assert all(one["received"] == one["sent"] == 3 and one["rtt_avg_s"] > 0 for one in found["results"])
     layers = [hop["layer"] for hop in found["trace"]]
     assert layers == sorted(layers, key=["name", "container", "kernel", "policy", "path", "host"].index)

@@ -89,6 +89,7 @@ def _surroundings(view: RegistryView) -> NetworkConstraints:
         hosts=tuple(one.record for one in view.hosts.values() if one.record is not None),
         underlay="192.0.2.1",
         underlay_mtu_bytes=1500,
+        tunnel_bytes=80,
         ranges=view.range_records,
     )
 

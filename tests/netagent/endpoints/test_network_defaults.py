@@ -33,7 +33,9 @@ def host(name: str, *routes: str, underlay: str = "192.0.2.1") -> HostRecord:
 def around(
     *hosts: HostRecord, networks: tuple[NetworkRecord, ...] = (), **changes: object
 ) -> NetworkConstraints:
-    plain = NetworkConstraints(ClusterId("ab" * 16), ("10.160.0.0/12",), networks, hosts, "192.0.2.1", 1500)
+    plain = NetworkConstraints(
+        ClusterId("ab" * 16), ("10.160.0.0/12",), networks, hosts, "192.0.2.1", 1500, 80
+    )
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 
 
@@ -43,12 +45,35 @@ def test_a_network_without_wishes_gets_a_slice_of_the_pool_and_a_ula() -> None:
     assert (four.version, four.prefixlen, six.version, six.prefixlen) == (4, 20, 6, 64)
     assert four.subnet_of(ipaddress.ip_network("10.160.0.0/12"))  # type: ignore[arg-type]
     assert six.subnet_of(ula_prefix(ClusterId("ab" * 16)))  # type: ignore[arg-type]
-    assert record.mtu_bytes == 1450
+    assert record.mtu_bytes == 1370, "VXLAN, and a tunnel one day"
     assert 2**23 <= record.vni < 2**24
 
 
 def test_an_ipv6_underlay_leaves_twenty_bytes_less() -> None:
-    assert plan_network(NetworkRequest(name="app"), ID, around(underlay="2001:db8::1")).mtu_bytes == 1430
+    assert plan_network(NetworkRequest(name="app"), ID, around(underlay="2001:db8::1")).mtu_bytes == 1350
+
+
+@pytest.mark.parametrize(
+    ("underlay_mtu_bytes", "tunnel_bytes", "mtu_bytes"),
+    [
+        (9000, 80, 8870),
+        (1420, 0, 1370),  # the cluster encrypts: the tunnel has taken its part
+        (1400, 80, 1280),  # less would take IPv6 from the network
+        (1330, 80, 1280),
+        (1300, 80, 1250),  # no IPv6 in any case
+    ],
+)
+def test_a_network_leaves_room_for_the_tunnel_as_long_as_it_keeps_ipv6(
+    underlay_mtu_bytes: int, tunnel_bytes: int, mtu_bytes: int
+) -> None:
+    constraints = around(underlay_mtu_bytes=underlay_mtu_bytes, tunnel_bytes=tunnel_bytes)
+    assert plan_network(NetworkRequest(name="app"), ID, constraints).mtu_bytes == mtu_bytes
+
+
+def test_who_asks_for_it_gets_all_that_fits_now() -> None:
+    assert plan_network(NetworkRequest(name="app", mtu_bytes=1450), ID, around()).mtu_bytes == 1450
+    with pytest.raises(RefusedError, match="do not fit"):
+        plan_network(NetworkRequest(name="app", mtu_bytes=1451), ID, around())
 
 
 def test_a_small_mtu_means_ipv4_only() -> None:

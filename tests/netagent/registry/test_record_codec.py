@@ -60,7 +60,7 @@ from netgossip.types import CLUSTER_SCOPE
 NET = NetworkId("ab" * 16)
 LONG_ALPN = tuple(f"{number}{'a' * (MAX_ALPN_CHARS - 1)}" for number in range(MAX_ALPN))
 TOO_MANY = MAX_ALPN_TOTAL_CHARS // (MAX_ALPN * MAX_ALPN_CHARS) + 1
-AROUND = NetworkConstraints(ClusterId("ab" * 16), ("10.160.0.0/12",), (), (), "192.0.2.1", 1500)
+AROUND = NetworkConstraints(ClusterId("ab" * 16), ("10.160.0.0/12",), (), (), "192.0.2.1", 1500, 80)
 
 ids = st.binary(min_size=16, max_size=16).map(bytes.hex)
 names = st.from_regex(r"\A[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?\Z").filter(lambda name: name != "node")

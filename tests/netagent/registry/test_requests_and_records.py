@@ -215,6 +215,7 @@ def plan(subnet: str) -> Callable[[], object]:
         hosts=tuple(one.record for one in GOOD.hosts.values() if one.record is not None),
         underlay="192.0.2.1",
         underlay_mtu_bytes=1500,
+        tunnel_bytes=80,
     )
     return lambda: plan_network(NetworkRequest(name="new", subnets=(subnet,)), N3, around)
 
