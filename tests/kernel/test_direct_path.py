@@ -202,7 +202,7 @@ def test_the_next_agent_takes_over_and_leaves_one_program(joined: Ends) -> None:
 
 def test_the_task_brings_the_program_back_that_another_program_detached(joined: Ends) -> None:
     address = tunnel_address(NUMBERS[0], version=4)
-    told: list[bool] = []
+    told: list[bool | None] = []
     change = DesiredChange(KernelState(selves={(NETWORK, MACS[0]): address}))
 
     def programs_there() -> list[int]:
