@@ -170,9 +170,9 @@ class ForgetCommand(
     "sudo netagent forget --dead-for 7d",
 ):
     """Remove hosts that are gone for good. This host takes over the addresses they owned, and all hosts
-    drop their names and records. A host that was forgotten by name comes back by an invitation only.
-    Refused for a live host, and unless every live host acknowledges it. For a host that an attacker
-    may control, see `netagent revoke`."""
+    drop their names and records. A host that was forgotten by name comes back by a new invitation only: one
+    that it has used lets no host in any more. Refused for a live host, and unless every live host
+    acknowledges it. For a host that an attacker may control, see `netagent revoke`."""
 
     hosts: list[str] = argument(
         default=(), nargs="*", metavar="HOST", help="names or ids, as `netagent members` shows them"
@@ -201,7 +201,8 @@ class RevokeCommand(
 ):
     """Shut out hosts that an attacker may control, whether they live or not, at once and for ever: no member talks
     to them, all hosts drop their names and records, and this host takes over their addresses. They come back
-    only as new hosts, by an invitation. Asks before it does so."""
+    only as new hosts, by a new invitation: those that are open, on all hosts, are worthless. Asks before
+    it does so."""
 
     hosts: list[str] = argument(
         nargs="+",

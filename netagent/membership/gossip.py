@@ -30,6 +30,7 @@ from netagent.membership.refusal import (
     is_believed,
     read_refusal_untrusted,
     refusal_text,
+    shut_out_of,
     writer_for,
 )
 from netagent.membership.remote_networks import RemoteNetworks
@@ -113,7 +114,9 @@ class Gossip:
         """What other revoked hosts get, by host and by who has revoked it."""
         self._nursery: trio.Nursery
         self._answer: Callable[[HostId, bytes], Awaitable[bytes]]
-        self.invitations = Invitations(identity, os.urandom, self._credentials, _note_admitted)
+        self.invitations = Invitations(
+            identity, os.urandom, self._credentials, _note_admitted, lambda: shut_out_of(live.view)
+        )
         self.keeper: RingKeeper
         """Answers hosts that return; set by who builds it, because it publishes by what is built here."""
         self._readmissions = Readmissions(

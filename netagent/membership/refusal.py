@@ -17,6 +17,7 @@ import trio
 from netagent.model.ids import HostId
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
+from netgossip.join.admission import ShutOut
 from netgossip.join.identity import PUBLIC_KEY_BYTES, Identity, node_id_of, verify
 from netgossip.node import GossipNode
 
@@ -73,6 +74,11 @@ def writer_for(view: RegistryView, host: HostId) -> HostId | None:
     if not writers:
         return None
     return min({one for one in writers if host not in view.store.accusations.get(one, ())} or writers)
+
+
+def shut_out_of(view: RegistryView) -> ShutOut:
+    """Return whom the cluster has put out, for invitations from before that."""
+    return ShutOut(view.evicted, view.revoked, view.compromised)
 
 
 def _signed(cluster_id: str, host: HostId, writer: HostId) -> bytes:

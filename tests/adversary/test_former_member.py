@@ -3,9 +3,20 @@ A failure names its seed."""
 
 from __future__ import annotations
 
-import pytest
+import os
 
+import pytest
+from fakes.registry import H1, H2, Writer
+from fakes.registry import host as host_record
+
+from netagent.membership.refusal import shut_out_of
+from netagent.model.ids import HostId
+from netagent.model.records import ForgetRecord
+from netagent.registry.view import RegistryView
 from netgossip.codec.sealing import Keyring
+from netgossip.join.admission import Credentials, Invitations, NewcomerConversation
+from netgossip.join.identity import Identity
+from netgossip.join.invitation import Token
 from netgossip.join.readmission import (
     EntryConversation,
     NumberedKey,
@@ -129,3 +140,56 @@ def test_a_revoked_host_gets_no_key_by_a_return_with_its_identity(seed: int) -> 
     returned.clear()
     assert isinstance(come(), Refusal)
     assert returned == []
+
+
+class Inviter:
+    """A member that has heard what other members wrote, and its invitations."""
+
+    def __init__(self) -> None:
+        self.writer = Writer(H2)
+        self.view = RegistryView(H1).with_entries(self.writer.put(host_record("h2")))
+        self.key = b"old" + bytes(29)
+        self.invitations = Invitations(
+            Identity(b"1" * 32),
+            os.urandom,
+            lambda: Credentials("ab" * 16, "mesh", "mesh.internal", (self.key,)),
+            lambda _node_id, _name: None,
+            lambda: shut_out_of(self.view),
+        )
+
+    def invite(self, *, uses: int = 1) -> Token:
+        return self.invitations.create((("192.0.2.1", 7957),), 0.0, ttl_s=3600, uses=uses)
+
+    def hear(self, word: ForgetRecord) -> None:
+        """What an operator has typed elsewhere arrives, and with it the next key."""
+        self.view = self.view.with_entries(self.writer.put(word))
+        self.key = b"new" + bytes(29)
+
+    def has_let_in(self, token: Token, who: Identity) -> bool:
+        """True if it got the ring key of now."""
+        newcomer = NewcomerConversation(token, who, "h4", os.urandom)
+        inside, said, closed = self.invitations.converse(), newcomer.open(), False
+        while said and not closed:
+            answer, closed = inside.receive(said, 1.0)
+            said = newcomer.receive(answer)
+        return isinstance(newcomer.result, Credentials) and newcomer.result.keys == (self.key,)
+
+
+@pytest.mark.parametrize("compromised", [True, False], ids=["revoke", "forget"])
+def test_a_former_member_gets_no_new_key_by_an_invitation_of_before(compromised: bool) -> None:
+    """Neither by the one that let it in, as itself or as another, nor as itself by one of any inviter."""
+    gone, another = Identity(b"4" * 32), Identity(b"5" * 32)
+    first, other = Inviter(), Inviter()
+    used, open_still, elsewhere = first.invite(uses=9), first.invite(), other.invite(uses=9)
+    assert first.has_let_in(used, gone)
+    assert first.has_let_in(used, gone), "whose connection broke may ask again"
+    word = ForgetRecord(HostId(gone.node_id), settled=True, revoked=True, compromised=compromised)
+    for one in (first, other):
+        one.hear(word)
+    assert not first.has_let_in(used, gone)
+    assert not first.has_let_in(used, another)
+    assert not first.has_let_in(open_still, gone)
+    assert not other.has_let_in(elsewhere, gone)
+    # After `revoke` an attacker may have seen any invitation; after `forget` a new host may use the others.
+    assert other.has_let_in(elsewhere, another) is not compromised
+    assert first.has_let_in(first.invite(), another), "by a new one"

@@ -60,6 +60,7 @@ def test_scenario_59_a_live_host_is_revoked(app: Cluster, tmp_path: Path) -> Non
         changing.start_agent()
     app.wait(lambda: app.agents("h1").get("h3") == "alive", 20.0, "h3 is not back")
 
+    before = app.netagent("h1", "invite", "--uses", "9")["token"]
     done = app.netagent("h1", "revoke", "h3", "--yes")
     assert [one["id"] for one in done["hosts"]] == [former]
     app.wait(lambda: is_dropped(app, "h1", "h2"), SECONDS, "the others still know h3")
@@ -87,6 +88,10 @@ def test_scenario_59_a_live_host_is_revoked(app: Cluster, tmp_path: Path) -> Non
 
     restart(app, "h3")
     assert is_outside(app, "h3"), "after a restart as well"
+    refused = app.try_netagent("h3", "join", "--token-file", "-", stdin=before)
+    assert refused.status == 4, refused.stdout
+    assert "revoked since the invitation was created" in refused.stderr
+    assert "create a new invitation" in refused.stderr
     token = app.netagent("h2", "invite")["token"]
     app.netagent("h3", "join", "--token-file", "-", stdin=token)
     app.wait(lambda: app.agents("h1").get("h3") == "alive", 20.0, "it does not come back")

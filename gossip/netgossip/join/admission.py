@@ -15,6 +15,9 @@ ephemeral keys are gone. An invitation exists in the inviter's memory only: a cr
 it redeemable twice. The same newcomer may redeem it again while it is valid, because its connection may have broken
 after the inviter's last message.
 
+Each redemption gives the keys of that moment. So an invitation must not outlive what the cluster has decided about a
+node that knows its secret: see `ShutOut`.
+
 Both sides are machines without clock or socket. Refusals are sent in plain text before the newcomer has proven
 itself; they say no more than the token's holder knows.
 """
@@ -23,9 +26,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgpack
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -53,6 +56,10 @@ _PURPOSE = b"netagent join 1"
 MAX_INVITATIONS = 256
 """Bound of open invitations; beyond it: a further one is refused."""
 
+_NO_SUCH_INVITATION: Final = (
+    "this member has no such invitation: it has expired, or the agent was restarted since"
+)
+
 RandomBytes: TypeAlias = Callable[[int], bytes]
 
 
@@ -72,12 +79,48 @@ class Credentials:
     """Whether nodes may be members that prove nothing; None: not decided yet."""
 
 
+@dataclass(frozen=True, slots=True)
+class ShutOut:
+    """The nodes that a cluster has put out. What counts for an invitation are those that were put out since it was
+    created: who creates one later knows of them, and may mean them."""
+
+    evicted: Collection[NodeId] = ()
+    """They do not redeem it."""
+    revoked: Collection[NodeId] = ()
+    """Nor, if one of them has redeemed it, does any other node: whoever has that one's disk knows the secret, and can
+    make another identity. Each of them is evicted, too."""
+    compromised: Collection[NodeId] = ()
+    """No node redeems it: who acts for one of them may have seen other invitations as well. Each of them is revoked,
+    too."""
+
+
 @dataclass(slots=True)
 class _Invitation:
     secret: bytes
     uses_left: int
     expires_at: float
+    shut_out: ShutOut
+    """Those of the time when it was created."""
     redeemed_by: set[bytes] = field(default_factory=set)
+
+    def objection(self, public_key: bytes, now: ShutOut) -> str:
+        """Return why a node must not redeem it, as things are now; empty: it may."""
+        before, node_id = self.shut_out, node_id_of(public_key)
+        if any(one not in before.compromised for one in now.compromised):
+            return "a host was revoked since the invitation was created, and may know it"
+        if any(
+            _is_new(node_id_of(one), now.revoked, before.revoked) for one in self.redeemed_by - {public_key}
+        ):
+            return "a host that has used the invitation was forgotten or revoked since"
+        if _is_new(node_id, now.evicted, before.evicted) or _is_new(node_id, now.revoked, before.revoked):
+            return "the cluster has forgotten or revoked this host since the invitation was created"
+        if public_key not in self.redeemed_by and self.uses_left <= 0:
+            return "the invitation has been redeemed already"
+        return ""
+
+
+def _is_new(node_id: NodeId, now: Collection[NodeId], before: Collection[NodeId]) -> bool:
+    return node_id in now and node_id not in before
 
 
 class Invitations:
@@ -89,12 +132,14 @@ class Invitations:
         random_bytes: RandomBytes,
         credentials: Callable[[], Credentials],
         admitted: Callable[[NodeId, str], None],
+        shut_out: Callable[[], ShutOut] = ShutOut,
     ) -> None:
-        """`credentials` is called at each redemption; `admitted(node id, name)` reports each."""
+        """`credentials` and `shut_out` are called at each redemption; `admitted(node id, name)` reports each."""
         self._identity = identity
         self._random_bytes = random_bytes
         self._credentials = credentials
         self._admitted = admitted
+        self._shut_out = shut_out
         self._open: dict[bytes, _Invitation] = {}
 
     def create(self, addresses: tuple[Address, ...], now: float, *, ttl_s: float, uses: int) -> Token:
@@ -103,7 +148,7 @@ class Invitations:
         if len(self._open) >= MAX_INVITATIONS:
             raise ValueError(f"{MAX_INVITATIONS} invitations are open already")
         invitation_id, secret = self._random_bytes(ID_BYTES), self._random_bytes(SECRET_BYTES)
-        self._open[invitation_id] = _Invitation(secret, uses, now + ttl_s)
+        self._open[invitation_id] = _Invitation(secret, uses, now + ttl_s, self._shut_out())
         mine = self._credentials()
         return Token(
             mine.cluster,
@@ -136,14 +181,16 @@ class Invitations:
         invitation = self._open.get(invitation_id)
         return invitation.secret if invitation else None
 
-    def redeem(self, invitation_id: bytes, public_key: bytes, name: str) -> Credentials | None:
-        """Use the invitation up and return the credentials; None when it is spent."""
+    def redeem(self, invitation_id: bytes, public_key: bytes, name: str) -> Credentials | Refusal:
+        """Use the invitation up and return the credentials; a refusal when the node must not have them."""
         invitation = self._open.get(invitation_id)
         if invitation is None:
-            return None
+            return Refusal(_NO_SUCH_INVITATION)
+        # Also for one that has redeemed it before: it gets today's keys, and may have been put out since.
+        objection = invitation.objection(public_key, self._shut_out())
+        if objection:
+            return Refusal(objection)
         if public_key not in invitation.redeemed_by:
-            if invitation.uses_left <= 0:
-                return None
             invitation.uses_left -= 1
             invitation.redeemed_by.add(public_key)
         self._admitted(node_id_of(public_key), name)
@@ -188,9 +235,7 @@ class InviterConversation:
             ), True
         secret = self._invitations.secret_of(self._invitation_id, now)
         if secret is None:
-            return refusal_frame(
-                "this member has no such invitation: it has expired, or the agent was restarted since"
-            ), True
+            return refusal_frame(_NO_SUCH_INVITATION), True
         key = X25519PrivateKey.from_private_bytes(self._random_bytes(32))
         mine = key.public_key().public_bytes_raw()
         transcript = transcript_of(frame, mine, self._identity.public_key)
@@ -214,8 +259,8 @@ class InviterConversation:
         except ValueError as error:
             raise WireError(f"malformed proof: {error}") from None
         credentials = self._invitations.redeem(self._invitation_id, public_key, name)
-        if credentials is None:
-            return refusal_frame("the invitation has been redeemed already")
+        if isinstance(credentials, Refusal):
+            return refusal_frame(credentials.reason)
         reply: list[object] = [
             bytes.fromhex(credentials.cluster_id),
             credentials.cluster,

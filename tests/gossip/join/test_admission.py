@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netgossip.errors import WireError
-from netgossip.join.admission import Credentials, Invitations, NewcomerConversation
+from netgossip.join.admission import Credentials, Invitations, NewcomerConversation, ShutOut
 from netgossip.join.identity import Identity
 from netgossip.join.invitation import TOKEN_PREFIX, Token, parse_token_untrusted
 from netgossip.join.wire import Refusal
@@ -26,11 +26,21 @@ class World:
         self.inviter = Identity(self.random_bytes(32))
         self.newcomer = Identity(self.random_bytes(32))
         self.admitted: list[tuple[str, str]] = []
+        self.shut_out = ShutOut()
         self.invitations = Invitations(
             self.inviter,
             self.random_bytes,
             lambda: CREDENTIALS,
             lambda node, name: self.admitted.append((node, name)),
+            lambda: self.shut_out,
+        )
+
+    def put_out(self, who: Identity, *, revoked: bool = False, compromised: bool = False) -> None:
+        node, was = frozenset({who.node_id}), self.shut_out
+        self.shut_out = ShutOut(
+            node.union(was.evicted),
+            node.union(was.revoked) if revoked or compromised else was.revoked,
+            node.union(was.compromised) if compromised else was.compromised,
         )
 
     def invite(self, **options: int) -> Token:
@@ -87,6 +97,66 @@ def test_uses_are_counted() -> None:
     token = world.invite(uses=2)
     results = [world.redeem(token, who=Identity(bytes([i]) * 32)) for i in (1, 2, 3)]
     assert [isinstance(r, Credentials) for r in results] == [True, True, False]
+
+
+@pytest.mark.parametrize("word", [{}, {"revoked": True}, {"compromised": True}])
+@pytest.mark.parametrize("has_redeemed", [True, False])
+def test_a_node_that_was_put_out_comes_in_by_no_invitation_of_before(
+    word: dict[str, bool], has_redeemed: bool
+) -> None:
+    world = World()
+    token = world.invite(uses=3)
+    if has_redeemed:
+        assert world.redeem(token) == CREDENTIALS
+    world.admitted.clear()
+    world.put_out(world.newcomer, **word)
+    result = world.redeem(token)
+    assert isinstance(result, Refusal)
+    assert "since the invitation was created" in result.reason
+    assert world.admitted == []
+    assert world.redeem(world.invite()) == CREDENTIALS, "whoever made that one knew of it"
+    world.shut_out = ShutOut()
+    assert world.redeem(token) == CREDENTIALS, "the word that put it out does not count any more"
+
+
+def test_a_node_that_was_evicted_before_and_is_revoked_now_comes_in_by_no_invitation_between() -> None:
+    world = World()
+    world.put_out(world.newcomer)
+    token = world.invite()
+    world.put_out(world.newcomer, revoked=True)
+    assert isinstance(world.redeem(token), Refusal)
+
+
+def test_an_invitation_that_a_revoked_node_has_used_lets_no_other_identity_in() -> None:
+    world = World()
+    used, other = world.invite(uses=3), world.invite(uses=3)
+    second = Identity(b"x" * 32)
+    assert world.redeem(used) == CREDENTIALS
+    world.put_out(world.newcomer)
+    assert world.redeem(used, who=second) == CREDENTIALS, "evicted without an operator: its return is no harm"
+    world.put_out(world.newcomer, revoked=True)
+    for who in (second, Identity(b"y" * 32)):
+        result = world.redeem(used, who=who)
+        assert isinstance(result, Refusal)
+        assert "used the invitation" in result.reason
+    assert world.redeem(other, who=second) == CREDENTIALS
+    world.put_out(Identity(b"z" * 32), compromised=True)
+    result = world.redeem(other, who=second)
+    assert isinstance(result, Refusal)
+    assert "may know it" in result.reason
+    assert world.redeem(world.invite(), who=second) == CREDENTIALS
+
+
+def test_a_node_that_is_put_out_during_the_conversation_gets_no_keys() -> None:
+    world = World()
+    newcomer = NewcomerConversation(world.invite(), world.newcomer, "h2", world.random_bytes)
+    inviter = world.invitations.converse()
+    answer, _ = inviter.receive(newcomer.open(), 1.0)
+    world.put_out(world.newcomer)
+    said, closed = inviter.receive(newcomer.receive(answer), 1.0)
+    newcomer.receive(said)
+    assert closed
+    assert isinstance(newcomer.result, Refusal)
 
 
 def test_an_expired_invitation_is_refused_with_the_reason() -> None:

@@ -14,6 +14,7 @@ from netagent.membership.refusal import (
     is_believed,
     read_refusal_untrusted,
     refusal_text,
+    shut_out_of,
 )
 from netagent.model.ids import HostId
 from netagent.model.records import ForgetRecord
@@ -99,3 +100,24 @@ async def test_the_gossip_refuses_who_is_compromised_as_long_as_that_counts() ->
     live.update_view(lambda view: view.with_entries(writers[H2].put(own)))
     hosts.look()
     assert set(node.refused) == {H2, H3}, "a ring again, and no host refuses itself"
+
+
+def test_invitations_count_who_was_put_out_by_the_rules_of_the_view() -> None:
+    writers = {owner: Writer(owner) for owner in (H2, H3)}
+    view = (
+        RegistryView(H1).with_entries(writers[H2].put(host("h2"))).with_entries(writers[H3].put(host("h3")))
+    )
+    silent, forgotten, revoked = (HostId(f"{number:02x}" * 16) for number in (7, 8, 9))
+    words = (
+        ForgetRecord(silent, settled=True),
+        ForgetRecord(forgotten, settled=True, revoked=True),
+        ForgetRecord(revoked, settled=True, revoked=True, compromised=True),
+    )
+    for word in words:
+        view = view.with_entries(writers[H3].put(word))
+    out = shut_out_of(view)
+    assert set(out.evicted) == {silent, forgotten, revoked}
+    assert set(out.revoked) == {forgotten, revoked}
+    assert set(out.compromised) == {revoked}
+    view = view.with_entries(writers[H2].put(ForgetRecord(H3, settled=True, revoked=True, compromised=True)))
+    assert set(shut_out_of(view).compromised) == {H3}, "who is revoked has no say"
