@@ -30,7 +30,9 @@ could write frames to the wire as well, where no rule of the host sees them.
 
 **VXLAN of an encrypted cluster passes the tunnel's device only.** These rules stand while the tunnel does not, and
 when the agent has stopped: what would leave by another device is dropped, and so is what arrives by another one. What
-arrives by the tunnel and is no VXLAN is dropped, too: the tunnel is no way around other hosts' firewalls.
+arrives by the tunnel and is no VXLAN is dropped, too: the tunnel is no way around other hosts' firewalls. And what is
+for an address inside the tunnel leaves by no other device, whatever it is: where the device or its route is missing,
+or another program's route goes before it, it would follow that one in the clear.
 
 **Agents communicate with agents.** A container would reach the agents of other hosts under its own host's address,
 and use up what they reserve for that host. So no container reaches their ports (docs/reference/internet-access.md):
@@ -104,6 +106,7 @@ from typing import Final
 from netagent.firewall import element, policy, publishing
 from netagent.firewall.element import Family
 from netagent.firewall.ruleset import KINDS, OptionalRules, Ruleset
+from netagent.model.address.tunnel import TUNNEL_PREFIX6
 from netagent.model.egress import PROTOCOLS, EgressTarget
 
 TABLE: Final = "netagent"
@@ -118,7 +121,7 @@ COUNTERS: Final = {
 }
 """Reasons for dropped packets: forged senders, multicast beyond its budget, between containers without a link; VXLAN
 not from a member, between networks, out of an internal network, to an address outside that the network's egress does
-not list, new connections from outside, between a host and containers, VXLAN in the clear where it must be encrypted,
+not list, new connections from outside, between a host and containers, what is in the clear and must be encrypted,
 connections beyond a container's quota. And one of packets that are not dropped: policy.AUDITED_PACKETS."""
 
 FLOODS_PER_S: Final = 2000
@@ -140,6 +143,10 @@ REFUSED_S: Final = 1
 """How long a container that had too many connections gets no new one, without counting."""
 NOTED_S: Final = 60
 """How long such a container is named in `status`."""
+
+INSIDE4: Final = "240.0.0.0-255.255.255.254"
+"""The tunnel's addresses (netagent.model.address.tunnel), without the broadcast address, by which DHCP asks."""
+INSIDE6: Final = str(TUNNEL_PREFIX6)
 
 OWN_MARK: Final = 0x6E610002
 """Marks packets that this host itself sends into a network or by the probe device, until the tunnel has sent them. It
@@ -245,7 +252,7 @@ _INET_CHAINS: Final = """
 	chain output {
 		type filter hook output priority filter - 5; policy accept;
 		udp dport $PORT goto tunnelled
-		oifname "n*" jump inward
+		oifname "n*" jump inward$INSIDE4$INSIDE6
 	}
 	chain tunnelled {
 		meta skuid >= 0 meta mark != $OWN goto sent_here$CLEAR_OUT
@@ -300,7 +307,7 @@ _INET_CHAINS: Final = """
 		accept
 	}
 	chain forward {
-		type filter hook forward priority filter - 5; policy accept;$TUNNEL_APART
+		type filter hook forward priority filter - 5; policy accept;$TUNNEL_APART$INSIDE4$INSIDE6
 		iifname "na-*" ct state new jump counted
 		iifname "na-*" oifname "na-*" goto within
 		th dport $KEPT jump kept
@@ -491,9 +498,13 @@ def render(ruleset: Ruleset, families: Collection[Family] = frozenset(Family)) -
 def _tunnel_rules(ruleset: Ruleset) -> dict[str, str]:
     """Return the rules of a host with a tunnel, and those of one that sends and takes nothing in the clear."""
     device, port = ruleset.tunnel, ruleset.vxlan_port
+    elsewhere = f'oifname != {{ "lo", "{device}" }} counter name clear drop'
     rules = {
         # A packet of the host's own to this port inside a network has been led elsewhere before.
         "$CLEAR_OUT": (ruleset.is_fenced, f'oifname != "{device}" counter name clear drop'),
+        # "lo": this host's own address there.
+        "$INSIDE4": (ruleset.is_fenced, f"ip daddr {INSIDE4} {elsewhere}"),
+        "$INSIDE6": (ruleset.is_fenced, f"ip6 daddr {INSIDE6} {elsewhere}"),
         "$CLEAR_IN": (
             ruleset.is_fenced,
             f'iifname != "{device}" iifname != "na-*" udp dport {port} counter name clear drop',

@@ -25,11 +25,12 @@ WIREGUARD_BYTES: Final = 80
 of networks do not depend on it."""
 _NUMBER_BITS: Final = 28
 _LAST: Final = (1 << _NUMBER_BITS) - 1
+TUNNEL_PREFIX6: Final = ipaddress.IPv6Network(
+    (b"\xfd" + hashlib.sha256(b"netagent tunnel prefix").digest()[:7] + bytes(8), 64)
+)
 _PREFIXES: Final[dict[int, ipaddress.IPv4Network | ipaddress.IPv6Network]] = {
     4: ipaddress.IPv4Network("240.0.0.0/4"),
-    6: ipaddress.IPv6Network(
-        (b"\xfd" + hashlib.sha256(b"netagent tunnel prefix").digest()[:7] + bytes(8), 64)
-    ),
+    6: TUNNEL_PREFIX6,
 }
 
 

@@ -13,6 +13,7 @@ import pytest
 from netagent.firewall import text
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
 from netagent.firewall.ruleset import ruleset_of
+from netagent.model.address.tunnel import TUNNEL_PREFIX6
 
 NETWORK = GuardedNetwork(bridge="na-1", bridge_mac="06:00:00:00:00:01", tunnel="nx-1")
 LINKED = GuardedNetwork(bridge="na-2", bridge_mac="06:00:00:00:00:02", tunnel="nx-2", restricted=True)
@@ -114,6 +115,19 @@ def test_vxlan_of_a_cluster_that_encrypts_passes_the_tunnel_alone() -> None:
         'iifname "nx-tunnel" counter name strangers drop',
     ]
     assert found["tunnelled"][-1] == 'oifname != "nx-tunnel" counter name clear drop'
+
+
+def test_what_is_for_an_address_in_the_tunnel_leaves_by_no_other_device() -> None:
+    elsewhere = 'oifname != { "lo", "nx-tunnel" } counter name clear drop'
+    fences = [
+        f"ip daddr 240.0.0.0-255.255.255.254 {elsewhere}",
+        f"ip6 daddr {TUNNEL_PREFIX6} {elsewhere}",
+    ]
+    fenced = dict(chains(FirewallInput(vxlan_port=4799, tunnel="nx-tunnel", is_fenced=True), "inet"))
+    assert fenced["output"][-2:] == fences
+    assert fenced["forward"][3:5] == fences
+    not_yet = dict(chains(FirewallInput(vxlan_port=4799, tunnel="nx-tunnel"), "inet"))
+    assert not set(fences) & {*not_yet["output"], *not_yet["forward"]}
 
 
 def test_vxlan_of_a_proven_member_is_let_pass_by_one_rule_and_a_strangers_by_none() -> None:
