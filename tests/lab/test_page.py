@@ -312,7 +312,7 @@ def test_the_pictures_are_of_a_page_at_work(shop: Cluster, window: Browser) -> N
         window.wait_text("has what the records say")
         window.take_picture(PICTURE_NAMES[3])
         open_part("paths")
-        window.wait(lambda: sum("1,450 B" in row for row in window.rows()) == 3, "no measured paths")
+        window.wait(lambda: sum("1,370 B" in row for row in window.rows()) == 3, "no measured paths")
         window.take_picture(PICTURE_NAMES[4])
 
 
