@@ -26,6 +26,8 @@ MEMBERS_AT_ONCE: Final = 16
 that a token names, and some neighbours."""
 ALL_S: Final = 20.0
 """For all together. Each that does not answer takes half of it."""
+AGAIN_S: Final = 1.0
+"""After that a member is asked again which cannot admit hosts for the moment."""
 REFUSED_S: Final = 3.0
 """Once one has refused, others have this long to answer: a running agent answers in two round trips."""
 
@@ -60,8 +62,9 @@ async def be_admitted(
     """Ask the members at these record ports, MEMBERS_AT_ONCE at a time. `local_addresses` is called again and again:
     a host's addresses may change while a member does not answer.
 
-    Raises RefusedError `underlay-family` without asking any; `not-admitted` when one refused; FailedError
-    `member-unreachable`. The error contains their answers, each reason once.
+    Raises RefusedError `underlay-family` without asking any; `not-admitted` when one refused, `not-admitted-yet` when
+    one cannot admit hosts for the moment; FailedError `member-unreachable`. The error contains their answers, each
+    reason once.
     """
     if members and not any(local_addresses().towards(host) for host, _ in members):
         raise _of_other_family(token, [host for host, _ in members], local_addresses())
@@ -71,13 +74,23 @@ async def be_admitted(
     async with trio.open_nursery() as nursery:
         nursery.cancel_scope.deadline = trio.current_time() + ALL_S
 
+        async def redeem_in_time(address: Address) -> Credentials:
+            while True:
+                try:
+                    return await redeem(address, token, identity, name)
+                except EntryError as error:
+                    if not error.passing:
+                        raise
+                    errors[address] = error  # what is told if the time for all runs out
+                await trio.sleep(AGAIN_S)
+
         async def ask(address: Address) -> None:
             async with places:
                 underlay = local_addresses().towards(address[0])
                 if underlay is None:
                     return
                 try:
-                    credentials = await redeem(address, token, identity, name)
+                    credentials = await redeem_in_time(address)
                 except EntryError as error:
                     errors[address] = error
                     if error.final:
@@ -108,6 +121,9 @@ def _not_admitted(
             said.setdefault(str(errors[address]), []).append(address[0])
     tried = "; ".join(f"{', '.join(dict.fromkeys(hosts))}: {reason}" for reason, hosts in said.items())
     text = f"could not join the cluster {token.cluster} ({tried or 'no address to try'})"
+    if any(error.passing for error in errors.values()):
+        hint = "try again in a minute; `netagent keys list` on a member names the hosts that it waits for"
+        return RefusedError(text, code="not-admitted-yet", thing=token.cluster, hint=hint)
     ports = {port for _, port in members}
     if is_refused:
         hint = "create a new invitation there with `netagent invite`"

@@ -35,6 +35,7 @@ from netagent.keys.stages import (
 from netagent.model.ids import ClusterId, HostId, KeyId
 from netagent.model.records import MAX_KEY_IDS
 from netagent.model.ring_key import (
+    MAX_ADMITTED,
     MAX_NUMBER_STEP,
     MAX_PARTS,
     MAX_RING_KEYS,
@@ -68,6 +69,8 @@ RETURN_S = 3.0
 CATCH_UP_S = 15.0
 """For so long after its start, and after it got keys by a return, this host answers no returns: it may not have heard
 yet of the revocation of the host that asks."""
+VOUCH_S = 600.0
+"""For so long this host vouches for one that it has admitted. Members note that within seconds."""
 MAX_RETURN_S = 60.0
 """Longest pause between two of those: after a partition heals, the hosts of both sides hear each other within it."""
 MAX_ALONE_S = 5.0
@@ -113,6 +116,15 @@ class RingKeeper:
     _met: set[HostId] = field(default_factory=set)
     """Hosts known before a key was compromised, or understood under a key that is not: others may be anybody who has
     that key, whatever their records say that they have."""
+    _knows_since: float = field(init=False)
+    """From when on the view of this host's first seconds in the cluster, which may lack members, is no reason to
+    exclude the others."""
+    _vouched_of: tuple[object, object] = (None, None)
+    """The records and hosts of the view that were looked through last for hosts that members vouch for."""
+    _admitted: dict[HostId, float] = field(default_factory=dict)
+    """Hosts that redeemed an invitation of this host, and until when it vouches for them."""
+    _has_admitted: bool = False
+    """The record does not name the last of them yet."""
     _clean_at: float = float("-inf")
     """From when on who is understood has a key that is not compromised."""
     _opened: dict[HeldKey, bytes] = field(default_factory=dict)
@@ -143,6 +155,7 @@ class RingKeeper:
         self._exchange = ExchangeKey(local, cluster_id, os.urandom)
         # Also of a start while a key is compromised: hosts that excluded each other would each go their own way.
         self._met.update(self.live.view.hosts)
+        self._knows_since = float("inf") if self._met <= {local} else float("-inf")
 
     # -- what others ask ---------------------------------------------------------------------------------------
 
@@ -169,6 +182,23 @@ class RingKeeper:
         if host_id in view.evicted:
             return host_id not in view.revoked and self.is_signer(host_id)
         return self.is_known(node_id)
+
+    def note_admitted(self, node_id: NodeId) -> None:
+        """Note a host that has redeemed an invitation of this host: the others learn that it is no stranger."""
+        self._admitted.pop(HostId(node_id), None)
+        self._admitted[HostId(node_id)] = trio.current_time() + VOUCH_S
+        for one in list(self._admitted)[:-MAX_ADMITTED]:
+            del self._admitted[one]
+        self._has_admitted = True
+        self._task.wake()
+
+    def keys_for_newcomers(self) -> tuple[bytes, ...]:
+        """Return the keys that a host gets which redeems an invitation, the primary first; empty while this host
+        seals with a key that a revoked host may know: the newcomer would be taken for one that has it from there."""
+        compromised = self.compromised(self.live.view)
+        if self.store.ring[0].key_id in compromised:
+            return ()
+        return tuple(one for one in self.store.keys.keys if self.store.id_of(one) not in compromised)
 
     @property
     def is_caught_up(self) -> bool:
@@ -354,6 +384,7 @@ class RingKeeper:
     async def run(self) -> None:
         """Run until cancelled."""
         self._answers_at = trio.current_time() + CATCH_UP_S
+        self._knows_since = min(self._knows_since, self._answers_at)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._return_to_others)
             await self._task.run(self._look, logger, "cannot change the ring keys yet", RETRY_S)
@@ -370,7 +401,7 @@ class RingKeeper:
         if (
             is_same
             and seen[3] == self._seen[3]
-            and not (self._retiring or self._shown or self._has_more or self._is_due())
+            and not (self._retiring or self._shown or self._has_more or self._has_admitted or self._is_due())
             and not self._looked_at < self._settle_at <= trio.current_time()
         ):
             return
@@ -386,13 +417,38 @@ class RingKeeper:
     def _note_met(self, view: RegistryView) -> None:
         compromised, now = self.compromised(view), trio.current_time()
         if not compromised:
-            if view.hosts is not self._met_of:
+            if view.hosts is not self._met_of and now >= self._knows_since:
                 self._met_of = view.hosts
                 self._met.update(view.hosts)
-        elif not compromised.isdisjoint(one.key_id for one in self.store.ring):
+            return
+        self._note_vouched(view)
+        if not compromised.isdisjoint(one.key_id for one in self.store.ring):
             self._clean_at = now + CLEAN_S
         elif now >= self._clean_at:
             self._met.update(host_id for host_id, host in view.hosts.items() if host.is_live)
+
+    def _note_vouched(self, view: RegistryView) -> None:
+        """Note hosts that came while a key was compromised and that a member has admitted. It could have given them
+        any key; so its word lets in no host that could not come in anyway."""
+        looked_at = (view.store.key_records, view.hosts)
+        # One that knows nobody excludes nobody, and must not begin to by one word.
+        if self._met <= {view.local} or all(
+            new is old for new, old in zip(looked_at, self._vouched_of, strict=True)
+        ):
+            return
+        self._vouched_of = looked_at
+        strangers = set(view.hosts) - self._met
+        vouching = list(self._met) if strangers else []
+        while vouching:
+            member = vouching.pop()
+            record = ring_record(view, member) if self._vouches(view, member) else None
+            found = strangers.intersection(record.admitted if record is not None else ())
+            self._met |= found
+            strangers -= found
+            vouching += found
+
+    def _vouches(self, view: RegistryView, member: HostId) -> bool:
+        return member in view.hosts and member not in view.evicted and self.is_signer(member)
 
     def _is_due(self) -> bool:
         every_s, primary = self.rotate_every_s(), self.store.ring[0]
@@ -469,7 +525,17 @@ class RingKeeper:
         standby = sorted(steps.standby & {one.key_id for one in held})
         removed = sorted(steps.removed)[:MAX_RING_KEYS]
         primary = self.store.ring[0].key_id
-        own = RingKeysRecord(self._exchange.public, primary, tuple(held), tuple(standby), tuple(removed))
+        now = trio.current_time()
+        self._admitted = {one: until for one, until in self._admitted.items() if now < until}
+        own = RingKeysRecord(
+            self._exchange.public,
+            primary,
+            tuple(held),
+            tuple(standby),
+            tuple(removed),
+            tuple(sorted(self._admitted)),
+        )
+        self._has_admitted = False
         put: list[RingKeysRecord | SealedKeysRecord] = []
         if ring_record(view, view.local) != own:
             put.append(own)

@@ -115,10 +115,16 @@ class Gossip:
         self._nursery: trio.Nursery
         self._answer: Callable[[HostId, bytes], Awaitable[bytes]]
         self.invitations = Invitations(
-            identity, os.urandom, self._credentials, _note_admitted, lambda: shut_out_of(live.view)
+            identity,
+            os.urandom,
+            self._credentials,
+            self._note_admitted,
+            shut_out=lambda: shut_out_of(live.view),
+            why_not_yet=self._why_not_yet,
         )
         self.keeper: RingKeeper
-        """Answers hosts that return; set by who builds it, because it publishes by what is built here."""
+        """Answers hosts that return, and vouches for those that were admitted; set by who builds it, because it
+        publishes by what is built here."""
         self._readmissions = Readmissions(
             identity,
             bytes.fromhex(keys.cluster_id),
@@ -269,11 +275,20 @@ class Gossip:
             keys.cluster_id,
             keys.cluster,
             keys.domain,
-            self._ring.keys.keys,
+            self.keeper.keys_for_newcomers(),
             introduced,
             encrypts=stage_of(self._live.view, self._live.view.local) is EncryptionStage.FENCED,
             allows_unsigned=self._ring.keys.allows_unsigned,
         )
+
+    def _why_not_yet(self) -> str:
+        changes = "the ring key is being changed, because a revoked host may know it"
+        return "" if self.keeper.keys_for_newcomers() else changes
+
+    def _note_admitted(self, node_id: NodeId, name: str) -> None:
+        admitted = event(EventKind.MEMBER, name)
+        logger.info("admitted %s (%s) to the cluster", name, node_id[:8], extra=admitted)
+        self.keeper.note_admitted(node_id)
 
     def _may_return(self, node_id: NodeId) -> bool:
         return self.keeper.may_return(node_id)
@@ -354,8 +369,3 @@ def open_ports(config: Config, host: str) -> NodeSockets:
             thing="ports",
             hint="stop that program, or set gossip_port and record_port",
         ) from None
-
-
-def _note_admitted(node_id: str, name: str) -> None:
-    admitted = event(EventKind.MEMBER, name)
-    logger.info("admitted %s (%s) to the cluster", name, node_id[:8], extra=admitted)

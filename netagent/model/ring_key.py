@@ -20,6 +20,8 @@ MAX_NUMBER_STEP: Final = 2**20
 believed: a host that gave the highest one to a key would have the last word."""
 MAX_STANDBY: Final = 4
 """Bound of keys on standby in a ring; beyond it: a further one is refused. Others need room for the keys in use."""
+MAX_ADMITTED: Final = 32
+"""Bound of hosts that one record vouches for; beyond it: those that were admitted last."""
 EXCHANGE_KEY_BYTES: Final = 32
 SEALED_KEY_BYTES: Final = 48
 """A key of 32 bytes, and the tag."""
@@ -49,6 +51,8 @@ class RingKeysRecord:
     """Those that an operator installed and that are not to be used yet. By id."""
     removed: tuple[KeyId, ...] = ()
     """Keys that an operator removed on the owner, while a host has them. By id."""
+    admitted: tuple[HostId, ...] = ()
+    """Hosts that redeemed an invitation of the owner a short time ago. By id."""
 
     def holds(self, key_id: KeyId) -> bool:
         """True if the owner accepts what is sealed with the key."""

@@ -8,6 +8,7 @@ from netagent.model.ids import HostId, KeyId
 from netagent.model.ring_key import (
     EXCHANGE_KEY_BYTES,
     EXCHANGE_TAG_BYTES,
+    MAX_ADMITTED,
     MAX_KEY_NUMBER,
     MAX_PARTS,
     MAX_RING_KEYS,
@@ -37,7 +38,9 @@ def fields_of_keys(record: RingKeysRecord | SealedKeysRecord) -> list[object]:
 
 def _ring_fields(record: RingKeysRecord) -> list[object]:
     held: list[object] = [[pack_id(one.key_id), one.number] for one in record.held]
-    said: list[object] = [[pack_id(one) for one in ids] for ids in (record.standby, record.removed)]
+    said: list[object] = [
+        [pack_id(one) for one in ids] for ids in (record.standby, record.removed, record.admitted)
+    ]
     return [record.exchange_key, pack_id(record.primary), held, *said]
 
 
@@ -54,6 +57,7 @@ def read_ring(fields: RecordFields) -> RingKeysRecord:
         held=fields.items("held", MAX_RING_KEYS, _read_held),
         standby=_read_ids(fields, "standby"),
         removed=_read_ids(fields, "removed"),
+        admitted=_read_hosts(fields, "admitted"),
     )
     ids = [one.key_id for one in record.held]
     if ids != sorted(set(ids)):
@@ -81,6 +85,12 @@ def _read_ids(fields: RecordFields, what: str) -> tuple[KeyId, ...]:
     if not fields.has_more():
         return ()
     return fields.sorted_items(what, MAX_RING_KEYS, lambda inner, name: KeyId(inner.identifier(name)))
+
+
+def _read_hosts(fields: RecordFields, what: str) -> tuple[HostId, ...]:
+    if not fields.has_more():
+        return ()
+    return fields.sorted_items(what, MAX_ADMITTED, lambda inner, name: HostId(inner.identifier(name)))
 
 
 def _read_held(fields: RecordFields, what: str) -> HeldKey:

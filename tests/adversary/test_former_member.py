@@ -154,7 +154,7 @@ class Inviter:
             os.urandom,
             lambda: Credentials("ab" * 16, "mesh", "mesh.internal", (self.key,)),
             lambda _node_id, _name: None,
-            lambda: shut_out_of(self.view),
+            shut_out=lambda: shut_out_of(self.view),
         )
 
     def invite(self, *, uses: int = 1) -> Token:

@@ -78,6 +78,7 @@ from netagent.model.records import (
 from netagent.model.ring_key import (
     EXCHANGE_KEY_BYTES,
     EXCHANGE_TAG_BYTES,
+    MAX_ADMITTED,
     MAX_KEY_NUMBER,
     MAX_PARTS,
     MAX_RING_KEYS,
@@ -542,12 +543,13 @@ POISON: Final[Mapping[type[Record], st.SearchStrategy[Record]]] = {
     ),
     NetworkOptionsRecord: st.builds(NetworkOptionsRecord, networks, option_lists),
     RingKeysRecord: st.builds(
-        lambda exchange_key, held, place, standby, removed: RingKeysRecord(
+        lambda exchange_key, held, place, standby, removed, admitted: RingKeysRecord(
             exchange_key,
             sorted(held)[place % len(held)],
             tuple(map(HeldKey._make, sorted(held.items()))),
             tuple(sorted(standby)),
             tuple(sorted(removed)),
+            tuple(sorted(admitted)),
         ),
         octets,
         st.dictionaries(key_ids, key_numbers, min_size=1)
@@ -555,6 +557,8 @@ POISON: Final[Mapping[type[Record], st.SearchStrategy[Record]]] = {
         counts,
         st.sets(key_ids, max_size=MAX_RING_KEYS),
         st.sets(key_ids, max_size=MAX_RING_KEYS),
+        st.sets(st.integers(0, 9).map(lambda number: HostId(identifier(number))))
+        | st.just({HostId(identifier(number)) for number in range(MAX_ADMITTED)}),
     ),
     SealedKeysRecord: st.builds(
         SealedKeysRecord,

@@ -38,6 +38,7 @@ from netgossip.join.conversation_keys import ConversationKeys, transcript_of
 from netgossip.join.identity import PUBLIC_KEY_BYTES, Identity, node_id_of, verify
 from netgossip.join.invitation import ID_BYTES, SECRET_BYTES, VERSION, Token
 from netgossip.join.wire import (
+    NOT_YET,
     Frames,
     Refusal,
     addresses_of,
@@ -132,14 +133,18 @@ class Invitations:
         random_bytes: RandomBytes,
         credentials: Callable[[], Credentials],
         admitted: Callable[[NodeId, str], None],
+        *,
         shut_out: Callable[[], ShutOut] = ShutOut,
+        why_not_yet: Callable[[], str] = str,
     ) -> None:
-        """`credentials` and `shut_out` are called at each redemption; `admitted(node id, name)` reports each."""
+        """`credentials` and `shut_out` are called at each redemption; `admitted(node id, name)` reports each.
+        `why_not_yet` says why no node gets the keys for some seconds; empty: they do."""
         self._identity = identity
         self._random_bytes = random_bytes
         self._credentials = credentials
         self._admitted = admitted
         self._shut_out = shut_out
+        self._why_not_yet = why_not_yet
         self._open: dict[bytes, _Invitation] = {}
 
     def create(self, addresses: tuple[Address, ...], now: float, *, ttl_s: float, uses: int) -> Token:
@@ -190,6 +195,9 @@ class Invitations:
         objection = invitation.objection(public_key, self._shut_out())
         if objection:
             return Refusal(objection)
+        wait = self._why_not_yet()
+        if wait:
+            return Refusal(NOT_YET + wait)
         if public_key not in invitation.redeemed_by:
             invitation.uses_left -= 1
             invitation.redeemed_by.add(public_key)

@@ -19,11 +19,13 @@ CONVERSATION_S = 10.0
 
 
 class EntryError(GossipError):
-    """Joining failed; the text gives the reason in one clause. `final` when another address would not help."""
+    """Joining failed; the text gives the reason in one clause. `final` when another address would not help;
+    `passing` when the same one may help soon."""
 
-    def __init__(self, reason: str, *, final: bool) -> None:
+    def __init__(self, reason: str, *, final: bool, passing: bool = False) -> None:
         super().__init__(reason)
         self.final = final
+        self.passing = passing
 
 
 async def redeem(address: Address, token: Token, identity: Identity, name: str) -> Credentials:
@@ -83,5 +85,6 @@ async def _converse(
         if reply:
             await stream.send_all(reply)
     if isinstance(conversation.result, Refusal):
-        raise EntryError(conversation.result.reason, final=True)
+        is_passing = conversation.result.is_passing
+        raise EntryError(conversation.result.reason, final=not is_passing, passing=is_passing)
     return conversation.result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import struct
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgpack
 
@@ -21,11 +21,20 @@ _LENGTH = struct.Struct("!H")
 _T = TypeVar("_T")
 
 
+NOT_YET: Final = "not yet: "
+"""A refusal that begins so ends by itself within seconds: who asked asks again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """The other side refused; `reason` is a sentence for the operator."""
 
     reason: str
+
+    @property
+    def is_passing(self) -> bool:
+        """True if the same question may be answered soon."""
+        return self.reason.startswith(NOT_YET)
 
 
 class Frames:

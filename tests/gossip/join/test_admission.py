@@ -27,12 +27,14 @@ class World:
         self.newcomer = Identity(self.random_bytes(32))
         self.admitted: list[tuple[str, str]] = []
         self.shut_out = ShutOut()
+        self.why_not_yet = ""
         self.invitations = Invitations(
             self.inviter,
             self.random_bytes,
             lambda: CREDENTIALS,
             lambda node, name: self.admitted.append((node, name)),
-            lambda: self.shut_out,
+            shut_out=lambda: self.shut_out,
+            why_not_yet=lambda: self.why_not_yet,
         )
 
     def put_out(self, who: Identity, *, revoked: bool = False, compromised: bool = False) -> None:
@@ -251,3 +253,20 @@ def test_a_newcomer_learns_with_the_keys_whether_the_cluster_encrypts_and_must_s
     said = dataclasses.replace(CREDENTIALS, encrypts=encrypts, allows_unsigned=allows_unsigned)
     world.invitations._credentials = lambda: said
     assert world.redeem(world.invite()) == said
+
+
+def test_a_member_that_cannot_give_its_keys_for_the_moment_says_so_and_keeps_the_invitation() -> None:
+    world = World()
+    token = world.invite()
+    world.why_not_yet = "the ring key is being changed"
+    refused = world.redeem(token)
+    assert refused == Refusal("not yet: the ring key is being changed")
+    assert isinstance(refused, Refusal)
+    assert refused.is_passing
+    assert not world.admitted
+    world.put_out(world.newcomer)
+    final = world.redeem(token)
+    assert isinstance(final, Refusal)
+    assert not final.is_passing, "it would ask again in vain"
+    world.why_not_yet = ""
+    assert world.redeem(token, who=Identity(b"o" * 32)) == CREDENTIALS

@@ -24,6 +24,7 @@ AWAY, SILENT, NO = (
     EntryError("did not answer within 10 s", final=False),
     EntryError("the invitation has expired", final=True),
 )
+NOT_YET = EntryError("not yet: the ring key is being changed", final=False, passing=True)
 FOUR, SIX = Underlay("192.0.2.9", "eth0", 1500), Underlay("2001:db8::9", "eth0", 1500)
 
 
@@ -129,6 +130,27 @@ async def test_a_failure_says_what_each_of_them_said(monkeypatch: pytest.MonkeyP
         await one.enter("192.0.2.1", port=9957)
     with pytest.raises(FailedError, match="no address to try"):
         await one.enter()
+
+
+@virtual
+async def test_a_member_that_cannot_admit_hosts_for_the_moment_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = Newcomer(monkeypatch, {"192.0.2.1": NOT_YET, "192.0.2.2": AWAY})
+    before = trio.current_time()
+    with pytest.raises(RefusedError, match="the ring key is being changed") as caught:
+        await one.enter("192.0.2.1", "192.0.2.2")
+    assert caught.value.code == "not-admitted-yet"
+    assert trio.current_time() - before == pytest.approx(ALL_S)
+    assert one.asked.count("192.0.2.1") <= ALL_S + 1
+
+    async def change() -> None:
+        await trio.sleep(3)
+        one.answers["192.0.2.1"] = FOUND
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(change)
+        assert await one.enter("192.0.2.1", "192.0.2.2") == Admission(FOUND, "192.0.2.1", FOUR)
 
 
 @pytest.mark.parametrize(

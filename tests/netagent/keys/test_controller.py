@@ -12,13 +12,14 @@ from fakes.virtual import virtual
 
 from netagent.errors import FailedError, RefusedError
 from netagent.keys import controller
-from netagent.keys.controller import CATCH_UP_S, LOOK_S, RETIRE_S, RingKeeper
+from netagent.keys.controller import CATCH_UP_S, LOOK_S, RETIRE_S, VOUCH_S, RingKeeper
 from netagent.keys.picture import ring_record
 from netagent.keys.ring_store import RingStore
 from netagent.keys.stages import pending
 from netagent.model.ids import HostId, KeyId
 from netagent.model.records import ForgetRecord
 from netagent.model.ring_key import (
+    MAX_ADMITTED,
     MAX_KEY_NUMBER,
     HeldKey,
     RingKeysRecord,
@@ -401,4 +402,87 @@ async def test_a_key_with_the_highest_number_stops_no_change_and_names_its_host(
         assert pending(picture) is None
         await hosts[0].keeper.rotate()
         assert max(one.number for one in hosts[0].store.ring) == 1
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_host_that_was_admitted_while_a_key_is_compromised_gets_the_next_one() -> None:
+    async with trio.open_nursery() as nursery:
+        fabric, hosts = await ringed(nursery, 5)
+        old = hosts[0].store.ring[0].key_id
+        newcomer, strangers = fabric.hosts[2].host_id, [fabric.hosts[3].host_id, fabric.hosts[4].host_id]
+        for one in hosts[:2]:
+            one.keeper._met -= {newcomer, *strangers}
+        hosts[2].keeper._met.clear()
+        # One stranger vouches for the other: neither word counts.
+        hosts[3].keeper.note_admitted(strangers[1])
+        hosts[4].keeper.note_admitted(strangers[0])
+        for one in hosts:
+            one.compromised = frozenset({old})
+        await trio.sleep(0.5)
+        hosts[1].keeper.note_admitted(newcomer)
+        await until(lambda: use(hosts[:2], hosts[0].store.ring[0].key_id) and not use(hosts[:1], old))
+        await until(lambda: hosts[0].store.ring[0].key_id in {one.key_id for one in hosts[2].store.ring})
+        assert hosts[0].keeper.is_known(newcomer)
+        assert not any(map(hosts[0].keeper.is_known, strangers))
+        for one in hosts[3:]:
+            assert hosts[0].store.ring[0].key_id not in {held.key_id for held in one.store.ring}
+        # The newcomer cannot tell members from strangers before the others are silent to those.
+        fabric.cut(fabric.hosts[:3], fabric.hosts[3:])
+        await until(lambda: use(hosts[:3], hosts[0].store.ring[0].key_id))
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_host_vouches_for_the_last_that_it_admitted_and_not_for_ever() -> None:
+    async with trio.open_nursery() as nursery:
+        _, hosts = await ringed(nursery)
+        keeper = hosts[0].keeper
+
+        def named() -> set[HostId]:
+            record = ring_record(hosts[1].host.live.view, hosts[0].host.host_id)
+            assert record is not None
+            return set(record.admitted)
+
+        admitted = [HostId(f"{number:032x}") for number in range(MAX_ADMITTED + 3)]
+        for one in admitted:
+            keeper.note_admitted(one)
+        await until(lambda: named() == set(admitted[3:]))
+        await trio.sleep(VOUCH_S)
+        keeper.note_admitted(admitted[0])
+        await until(lambda: named() == set(admitted[:1]))
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_newcomer_that_knows_a_part_of_the_cluster_takes_the_key_of_another_part() -> None:
+    async with trio.open_nursery() as nursery:
+        fabric = Fabric(nursery, 3)
+        hosts = [Ringed(one) for one in fabric.hosts]
+        old, newcomer = hosts[0].store.ring[0].key_id, hosts[2].keeper
+        newcomer._met.clear()
+        newcomer._knows_since = float("inf")  # it begins with an empty view
+        await fabric.tell_hosts()
+        for one in hosts:
+            nursery.start_soon(one.keeper.run)
+        await trio.sleep(3)
+        newcomer._met.discard(fabric.hosts[0].host_id)  # it had not heard of this one yet
+        for one in hosts:
+            one.compromised = frozenset({old})
+        await until(lambda: use(hosts, hosts[0].store.ring[0].key_id) and not use(hosts, old))
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_newcomers_get_sound_keys_alone() -> None:
+    async with trio.open_nursery() as nursery:
+        _, hosts = await ringed(nursery)
+        keeper, old = hosts[1].keeper, hosts[1].store.keys.keys[0]
+        assert keeper.keys_for_newcomers() == (old,)
+        for one in hosts:
+            one.compromised = frozenset({one.store.ring[0].key_id})
+        assert keeper.keys_for_newcomers() == ()
+        await until(lambda: bool(keeper.keys_for_newcomers()))
+        assert old in hosts[1].store.keys.keys, "it is accepted for a while"
+        assert old not in keeper.keys_for_newcomers()
         nursery.cancel_scope.cancel()
